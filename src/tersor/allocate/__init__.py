@@ -1,0 +1,1 @@
+"""A budget in, a choice for every tensor out."""

@@ -1,0 +1,212 @@
+"""Coder `rans`: interleaved range asymmetric numeral systems over integer tables (spec/FORMAT.md, section 6).
+
+Duda, "Asymmetric numeral systems" (arXiv 1311.2540); interleaving after Giesen (arXiv 1402.3392). This module chooses
+tables; the coding itself is native.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tersor import _core
+
+Integers = npt.NDArray[np.int32]
+
+MAX_ALPHABET = 4096
+PRECISIONS = (12, 13, 14, 15)
+PRECISION_PENALTY = 2e-4
+"""Size a bit of precision must save: each one doubles the decoder's table, which then leaves the first-level cache."""
+MAX_TABLES = 255
+VERBATIM = 255
+PATCH_BITS = 28.0
+"""Rough price of a value outside the table: position and value."""
+
+
+class Histogram(NamedTuple):
+    """How often each value lowest, lowest + 1, ... occurs; `total` also counts values too far out to be listed."""
+
+    lowest: int
+    counts: npt.NDArray[np.uint64]
+    total: int
+
+    @classmethod
+    def of(cls, values: Integers) -> Histogram:
+        """Count `values`."""
+        lowest, counts = _core.histogram(values)
+        return cls(lowest, counts, values.size)
+
+    def __add__(self, other: Histogram) -> Histogram:  # type: ignore[override]
+        if self.counts.size == 0 or other.counts.size == 0:
+            kept = self if other.counts.size == 0 else other
+            return kept._replace(total=self.total + other.total)
+        lowest = min(self.lowest, other.lowest)
+        highest = max(self.lowest + self.counts.size, other.lowest + other.counts.size)
+        counts = np.zeros(highest - lowest, np.uint64)
+        for part in (self, other):
+            start = part.lowest - lowest
+            counts[start : start + part.counts.size] += part.counts
+        return Histogram(lowest, counts, self.total + other.total)
+
+    @property
+    def entropy_bits(self) -> float:
+        """Bits of an ideal order-0 code for the listed values, without tables."""
+        present = self.counts[self.counts > 0].astype(np.float64)
+        return float(-(present * np.log2(present / present.sum())).sum()) if present.size else 0.0
+
+
+def merge(parts: list[Histogram]) -> Histogram:
+    """One histogram of everything in `parts`."""
+    total = Histogram(0, np.zeros(0, np.uint64), 0)
+    for part in parts:
+        total = total + part
+    return total
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Integer frequencies that sum to 2^precision, for the values from `lowest` on."""
+
+    precision: int
+    lowest: int
+    frequencies: npt.NDArray[np.uint16]
+
+    @cached_property
+    def bits(self) -> npt.NDArray[np.float64]:
+        """Bits of every symbol; that of a patch where the frequency is zero."""
+        frequency = np.maximum(self.frequencies, 1).astype(np.float64)
+        return np.where(self.frequencies == 0, PATCH_BITS, self.precision - np.log2(frequency))
+
+    @cached_property
+    def side_bytes(self) -> int:
+        """Bytes the table takes in a prelude."""
+        return len(prelude([self], 1)) - 2
+
+    def payload_bits(self, histogram: Histogram) -> float:
+        """Bits of the symbols in `histogram` under this table."""
+        low, high = self.lowest, self.lowest + self.frequencies.size
+        first, last = max(low, histogram.lowest), min(high, histogram.lowest + histogram.counts.size)
+        if last <= first:
+            return histogram.total * PATCH_BITS
+        inside = histogram.counts[first - histogram.lowest : last - histogram.lowest].astype(np.float64)
+        outside = histogram.total - inside.sum()
+        return float(inside @ self.bits[first - low : last - low]) + outside * PATCH_BITS
+
+
+def prelude(tables: list[Table], lanes: int) -> bytes:
+    """The first piece of a stream: its lanes and tables."""
+    entries = [(t.precision, t.lowest, t.frequencies) for t in tables]
+    return _core.write_prelude(lanes.bit_length() - 1, entries)
+
+
+def fit(histogram: Histogram) -> Table:
+    """The table that codes `histogram`, itself included, in the fewest bytes.
+
+    Searched: which rare outer values become patches, and the precision of the frequencies.
+    """
+    best: tuple[float, Table] | None = None
+    for lowest, counts in _windows(histogram):
+        for precision in PRECISIONS:
+            frequencies = _core.round_table(counts, precision)
+            if frequencies is None:
+                continue
+            table = Table(precision, lowest, frequencies)
+            size = table.payload_bits(histogram) / 8 + table.side_bytes
+            cost = size * (1 + PRECISION_PENALTY * (precision - PRECISIONS[0]))
+            if best is None or cost < best[0]:
+                best = cost, table
+    if best is None:  # more symbols than any precision has room for cannot happen: 4096 < 2^13
+        raise AssertionError("no table fits")
+    return best[1]
+
+
+def _windows(histogram: Histogram) -> list[tuple[int, npt.NDArray[np.uint64]]]:
+    """Ranges of values worth a table: all of them, and those left when values seen once, twice, ... become patches."""
+    counts = histogram.counts
+    if counts.size == 0 or not counts.any():
+        return [(0, np.ones(1, np.uint64))]
+    windows: dict[tuple[int, int], None] = {}
+    for threshold in (1, 2, 3, 5, 9):
+        kept = np.flatnonzero(counts >= threshold)
+        if kept.size == 0:
+            break
+        first, last = int(kept[0]), int(kept[-1]) + 1
+        if last - first > MAX_ALPHABET:
+            first = _densest(counts)
+            last = min(first + MAX_ALPHABET, counts.size)
+        windows[first, last] = None
+    return [(histogram.lowest + a, np.ascontiguousarray(counts[a:b])) for a, b in windows]
+
+
+def _densest(counts: npt.NDArray[np.uint64]) -> int:
+    """Start of the stretch of MAX_ALPHABET values that holds the most."""
+    sums = np.concatenate([[0], np.cumsum(counts)])
+    return int(np.argmax(sums[MAX_ALPHABET:] - sums[:-MAX_ALPHABET]))
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a stream will be coded: tables, the table of every chunk, lanes, and the size this gives."""
+
+    tables: list[Table]
+    choice: list[int]
+    lanes: int
+    prelude: bytes
+    nbytes: int  # predicted to within a few bytes a chunk
+
+    def pieces(self, chunk: int, values: Integers) -> bytes:
+        """Encode chunk number `chunk`."""
+        table = self.choice[chunk]
+        if table == VERBATIM:
+            return bytes([VERBATIM]) + values.astype(np.uint8).tobytes()
+        return _core.encode_chunk(values, np.frombuffer(self.prelude, np.uint8), table)
+
+
+def plan(histograms: list[Histogram], *, verbatim: bool = False) -> Plan:
+    """Choose tables for a stream from the histograms of its chunks.
+
+    One table for all chunks is the start; a chunk whose own table saves more than it costs gets one, later chunks
+    may share it. With `verbatim` (byte planes), chunks that do not compress are stored as they are.
+    """
+    tables = [fit(merge(histograms))]
+    choice: list[int] = []
+    bits: list[float] = []
+    for histogram in histograms:
+        costs = [t.payload_bits(histogram) for t in tables]
+        best = int(np.argmin(costs))
+        if len(histograms) > 1 and len(tables) < MAX_TABLES and costs[best] - histogram.entropy_bits > 200:
+            own = fit(histogram)
+            if own.payload_bits(histogram) + 8 * own.side_bytes < costs[best]:
+                best = len(tables)
+                tables.append(own)
+                costs.append(own.payload_bits(histogram))
+        if verbatim and costs[best] >= 8 * histogram.total:
+            choice.append(VERBATIM)
+            bits.append(8.0 * histogram.total)
+        else:
+            choice.append(best)
+            bits.append(costs[best])
+    tables, choice = _drop_unused(tables, choice)
+    lanes = _lanes(max(bits) / 8)
+    head = prelude(tables, lanes)
+    coded = sum(c != VERBATIM for c in choice)
+    size = len(head) + sum(bits) / 8 + 2 * len(choice) + coded * (2 + 2 * lanes)
+    return Plan(tables, choice, lanes, head, int(size))
+
+
+def _drop_unused(tables: list[Table], choice: list[int]) -> tuple[list[Table], list[int]]:
+    used = sorted(set(choice) - {VERBATIM}) or [0]
+    renumbered = {old: new for new, old in enumerate(used)} | {VERBATIM: VERBATIM}
+    return [tables[k] for k in used], [renumbered[c] for c in choice]
+
+
+def _lanes(payload: float) -> int:
+    """Lanes for chunks of so many bytes: each costs 2 bytes, kept below 0.1 %; at most 32, which decode fastest."""
+    lanes = 1
+    while lanes < 32 and 4 * lanes * 1000 <= payload:
+        lanes *= 2
+    return lanes

@@ -1,0 +1,298 @@
+/* Encoding: entropy-constrained rounding, histograms, frequency tables, interleaved rANS, byte planes. */
+#include "bits.h"
+#include "tersor.h"
+
+#include <math.h>
+#include <string.h>
+
+/* -- rounding and counting ---------------------------------------------------------------------------------------- */
+
+void tsr_quantize(const float *weights, size_t n, float step, float offset, const float *bits, int32_t limit,
+                  int32_t *levels, tsr_residual *residual) {
+    const float inverse = 1.0f / step, most = 16777216.0f;
+    const float *price = bits + limit;
+    double sum = 0;
+    uint64_t nonzero = 0;
+    for (size_t i = 0; i < n; i++) {
+        float target = weights[i] * inverse, size = fabsf(target);
+        size = size < most ? size : most;
+        float shifted = size - offset; /* what |q| should be, unless q is 0 */
+        shifted = shifted > 0 ? shifted : 0;
+        int32_t sign = target < 0 ? -1 : 1, nearest = (int32_t)(shifted + 0.5f);
+        nearest += nearest == 0; /* zero is compared on its own below */
+        int32_t lower = nearest - (nearest > 1);
+        int32_t a = nearest < limit ? nearest : limit, b = lower < limit ? lower : limit;
+        float error = size - offset - (float)nearest, lower_error = size - offset - (float)lower;
+        float cost = error * error + price[sign * a], lower_cost = lower_error * lower_error + price[sign * b];
+        float zero_cost = size * size + price[0];
+        int32_t best = lower_cost < cost ? lower : nearest;
+        float best_cost = lower_cost < cost ? lower_cost : cost;
+        int used = zero_cost > best_cost;
+        levels[i] = used ? sign * best : 0;
+        sum += used ? (double)(size - (float)best) : 0.0;
+        nonzero += (uint64_t)used;
+    }
+    residual->sum = sum;
+    residual->nonzero = nonzero;
+}
+
+void tsr_minmax(const int32_t *values, size_t n, int32_t *smallest, int32_t *largest) {
+    int32_t low = values[0], high = values[0];
+    for (size_t i = 1; i < n; i++) {
+        low = values[i] < low ? values[i] : low;
+        high = values[i] > high ? values[i] : high;
+    }
+    *smallest = low;
+    *largest = high;
+}
+
+uint64_t tsr_histogram(const int32_t *values, size_t n, int32_t lowest, uint32_t alphabet, uint64_t *counts) {
+    /* Two interleaved sets of counters: neighbouring equal values would wait for each other's store. */
+    uint64_t outside = 0;
+    memset(counts, 0, 2 * (size_t)alphabet * sizeof *counts);
+    uint64_t *odd = counts + alphabet;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t symbol = (uint32_t)values[i] - (uint32_t)lowest;
+        if (symbol < alphabet) (i & 1 ? odd : counts)[symbol]++;
+        else outside++;
+    }
+    for (uint32_t k = 0; k < alphabet; k++) counts[k] += odd[k];
+    return outside;
+}
+
+/* -- tables -------------------------------------------------------------------------------------------------------- */
+
+static int32_t frequency_code(uint32_t frequency) {
+    uint32_t exponent = 0;
+    while (frequency >> exponent >= 32) exponent++;
+    return (int32_t)(frequency < 32 ? frequency : 16 * exponent + (frequency >> exponent));
+}
+
+/* Nearest code of a frequency, at least 1. */
+static uint32_t nearest_code(double frequency, uint32_t largest) {
+    uint32_t low = 1, high = largest;
+    while (low < high) { /* first code whose frequency is not below */
+        uint32_t middle = (low + high) / 2;
+        if (code_frequency(middle) < frequency) low = middle + 1;
+        else high = middle;
+    }
+    if (low > 1 && frequency - code_frequency(low - 1) < code_frequency(low) - frequency) low--;
+    return low;
+}
+
+/* Moves single frequencies to the neighbouring code, all symbols once, while that brings the mode closer to its ideal. */
+static void balance(tsr_table *table, const uint64_t *counts, uint32_t mode, double scale, double ideal_mode, int64_t *rest) {
+    const uint32_t largest = (uint32_t)largest_code(table->precision);
+    for (uint32_t k = 0; k < table->alphabet; k++) {
+        double error = (double)*rest - ideal_mode;
+        uint32_t frequency = table->frequency[k], code = (uint32_t)frequency_code(frequency);
+        if (k == mode || frequency == 0 || error == 0) continue;
+        int rounded_up = frequency > scale * (double)counts[k];
+        if (error < 0 ? code == 1 || (!rounded_up && *rest > 0) : code == largest || rounded_up) continue;
+        uint32_t moved = code_frequency(error < 0 ? code - 1 : code + 1);
+        double after = error + (double)frequency - (double)moved;
+        if (fabs(after) >= fabs(error)) continue;
+        *rest += (int64_t)frequency - (int64_t)moved;
+        table->frequency[k] = (uint16_t)moved;
+    }
+}
+
+tsr_error tsr_table_round(tsr_table *table, const uint64_t *counts) {
+    uint64_t total = 0;
+    uint32_t mode = 0;
+    for (uint32_t k = 0; k < table->alphabet; k++) {
+        total += counts[k];
+        if (counts[k] > counts[mode]) mode = k;
+    }
+    if (total == 0) return TSR_TABLE;
+    double scale = (double)(UINT32_C(1) << table->precision) / (double)total;
+    int64_t rest = INT64_C(1) << table->precision;
+    for (uint32_t k = 0; k < table->alphabet; k++) {
+        table->frequency[k] = 0;
+        if (k == mode || counts[k] == 0) continue;
+        uint32_t code = nearest_code((double)counts[k] * scale, (uint32_t)largest_code(table->precision));
+        table->frequency[k] = (uint16_t)code_frequency(code);
+        rest -= table->frequency[k];
+    }
+    for (int pass = 0; pass < 4; pass++) balance(table, counts, mode, scale, (double)counts[mode] * scale, &rest);
+    if (rest < 1) return TSR_TABLE;
+    table->frequency[mode] = (uint16_t)rest;
+    return TSR_OK;
+}
+
+typedef struct {
+    uint8_t *data; /* NULL: only counts */
+    size_t bits, position;
+    int failed;
+} bit_writer;
+
+static void write_bits(bit_writer *w, uint32_t x, uint32_t n) {
+    if (n > w->bits - w->position) {
+        w->failed = 1;
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++, w->position++) {
+        if (w->data != NULL && x >> i & 1) w->data[w->position >> 3] |= (uint8_t)(1u << (w->position & 7));
+    }
+}
+
+static void write_unary(bit_writer *w, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) write_bits(w, 1, 1);
+    write_bits(w, 0, 1);
+}
+
+static void write_golomb(bit_writer *w, uint32_t x, uint32_t order) {
+    uint64_t shifted = (uint64_t)x + (UINT64_C(1) << order);
+    uint32_t width = order;
+    while (shifted >> (width + 1)) width++;
+    if (width > 31) {
+        w->failed = 1;
+        return;
+    }
+    write_unary(w, width - order);
+    write_bits(w, (uint32_t)(shifted - (UINT64_C(1) << width)), width);
+}
+
+static void write_side(bit_writer *w, const tsr_table *table, uint32_t order, uint32_t rice, uint32_t mode, int side) {
+    int32_t largest = largest_code(table->precision), previous = starting_code(table->precision), before = previous;
+    uint32_t n = side < 0 ? mode : table->alphabet - 1 - mode;
+    for (uint32_t i = 1; i <= n && !w->failed; i++) {
+        int32_t code = frequency_code(table->frequency[side < 0 ? mode - i : mode + i]);
+        uint32_t residual = zigzag(code - predict(order, previous, before, largest));
+        write_unary(w, residual >> rice);
+        write_bits(w, residual & ((1u << rice) - 1), rice);
+        before = previous;
+        previous = code;
+    }
+}
+
+static void write_table(bit_writer *w, const tsr_table *table, uint32_t mode, uint32_t order, uint32_t rice) {
+    write_bits(w, table->precision - TSR_MIN_PRECISION, 3);
+    write_golomb(w, zigzag(table->lowest), 4);
+    write_golomb(w, table->alphabet - 1, 4);
+    write_golomb(w, mode, 3);
+    if (table->alphabet == 1) return;
+    write_bits(w, order, 1);
+    write_bits(w, rice, 3);
+    write_side(w, table, order, rice, mode, -1);
+    write_side(w, table, order, rice, mode, 1);
+}
+
+tsr_error tsr_table_write(const tsr_table *table, uint8_t *data, size_t capacity, size_t *position) {
+    uint32_t mode = 0, sum = 0, best_order = 0, best_rice = 0;
+    for (uint32_t k = 0; k < table->alphabet; k++) {
+        sum += table->frequency[k];
+        if (table->frequency[k] > table->frequency[mode]) mode = k;
+    }
+    if (table->alphabet < 1 || sum != UINT32_C(1) << table->precision) return TSR_TABLE;
+    size_t best = SIZE_MAX;
+    for (uint32_t order = 0; order < 2; order++) {
+        for (uint32_t rice = 0; rice < 8; rice++) {
+            bit_writer trial = {NULL, SIZE_MAX, 0, 0};
+            write_table(&trial, table, mode, order, rice);
+            if (trial.position >= best) continue;
+            best = trial.position;
+            best_order = order;
+            best_rice = rice;
+        }
+    }
+    bit_writer w = {data, 8 * capacity, *position, 0};
+    write_table(&w, table, mode, best_order, best_rice);
+    if (w.failed) return TSR_TRUNCATED;
+    *position = w.position;
+    return TSR_OK;
+}
+
+/* -- rANS ---------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    uint64_t reciprocal; /* ceil(2^(32 + precision) / frequency): exact quotients for every state that occurs */
+    uint64_t most;       /* states from here on give up a word first */
+    uint32_t frequency, start;
+} encoder_slot;
+
+/* LEB128; returns the end, or NULL if there is no room. */
+static uint8_t *write_varint(uint8_t *p, const uint8_t *end, uint64_t x) {
+    do {
+        if (p == NULL || p == end) return NULL;
+        *p++ = (uint8_t)((x & 127) | (x > 127 ? 128 : 0));
+        x >>= 7;
+    } while (x != 0);
+    return p;
+}
+
+static int is_patch(const tsr_table *table, int32_t value) {
+    uint32_t symbol = (uint32_t)value - (uint32_t)table->lowest;
+    return symbol >= table->alphabet || table->frequency[symbol] == 0;
+}
+
+static uint8_t *write_patches(const tsr_table *table, const int32_t *values, size_t n, uint8_t *p, const uint8_t *end) {
+    uint64_t patches = 0;
+    for (size_t i = 0; i < n; i++) patches += (uint64_t)is_patch(table, values[i]);
+    p = write_varint(p, end, patches);
+    size_t from = 0;
+    for (size_t i = 0; patches > 0 && i < n && p != NULL; i++) {
+        if (!is_patch(table, values[i])) continue;
+        p = write_varint(p, end, i - from);
+        p = write_varint(p, end, zigzag(values[i]));
+        from = i + 1;
+    }
+    return p;
+}
+
+tsr_error tsr_rans_encode(const tsr_table *table, uint32_t table_index, uint32_t lanes, const int32_t *values, size_t n,
+                          uint8_t *out, size_t capacity, uint16_t *scratch, size_t *size) {
+    encoder_slot slots[TSR_MAX_ALPHABET];
+    const uint32_t precision = table->precision;
+    uint32_t start = 0, mode = 0;
+    for (uint32_t k = 0; k < table->alphabet; k++) {
+        uint32_t frequency = table->frequency[k];
+        if (frequency > table->frequency[mode]) mode = k;
+        uint64_t one = UINT64_C(1) << (32 + precision);
+        slots[k] = (encoder_slot){frequency ? (one + frequency - 1) / frequency : 0, (uint64_t)frequency << (32 - precision),
+                                  frequency, start};
+        start += frequency;
+    }
+    if (start != UINT32_C(1) << precision || lanes < 1 || lanes > TSR_MAX_LANES || capacity < 1) return TSR_ARGUMENT;
+    out[0] = (uint8_t)table_index;
+    const uint8_t *end = out + capacity;
+    uint8_t *p = write_patches(table, values, n, out + 1, end);
+    if (p == NULL) return TSR_TRUNCATED;
+
+    uint32_t state[TSR_MAX_LANES];
+    for (uint32_t lane = 0; lane < lanes; lane++) state[lane] = 0x10000;
+    uint16_t *word = scratch + n; /* filled backwards: the decoder reads what was written last */
+    for (size_t i = n; i-- > 0;) {
+        uint32_t symbol = (uint32_t)values[i] - (uint32_t)table->lowest;
+        if (symbol >= table->alphabet || slots[symbol].frequency == 0) symbol = mode; /* a patch overrides it */
+        const encoder_slot *s = &slots[symbol];
+        uint32_t x = state[i % lanes];
+        if (x >= s->most) {
+            *--word = (uint16_t)x;
+            x >>= 16;
+        }
+        uint32_t quotient = (uint32_t)(x * s->reciprocal >> (32 + precision)); /* the product stays below 2^64 */
+        state[i % lanes] = (quotient << precision) + (x - quotient * s->frequency) + s->start;
+    }
+    size_t words = (size_t)(scratch + n - word);
+    if ((size_t)(end - p) < 4 * (size_t)lanes + 2 * words) return TSR_TRUNCATED;
+    for (uint32_t lane = 0; lane < lanes; lane++, p += 4) store32(p, state[lane]);
+    for (size_t i = 0; i < words; i++, p += 2) store16(p, word[i]);
+    *size = (size_t)(p - out);
+    return TSR_OK;
+}
+
+/* -- byte planes --------------------------------------------------------------------------------------------------- */
+
+void tsr_planes_split(const void *data, uint64_t n, uint32_t stored, uint32_t width, int rotate, uint8_t *const *planes) {
+    const uint8_t *p = data;
+    const uint32_t bits = 8 * stored, drop = 8 * (width - stored);
+    const uint64_t mask = bits == 64 ? UINT64_MAX : (UINT64_C(1) << bits) - 1;
+    for (uint64_t i = 0; i < n; i++, p += width) {
+        uint64_t x = 0;
+        for (uint32_t k = 0; k < width; k++) x |= (uint64_t)p[k] << 8 * k;
+        x >>= drop;
+        if (rotate) x = (x << 1 | x >> (bits - 1)) & mask;
+        for (uint32_t k = 0; k < stored; k++) planes[k][i] = (uint8_t)(x >> (bits - 8 - 8 * k));
+    }
+}

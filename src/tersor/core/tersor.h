@@ -1,0 +1,157 @@
+/* The native core of tersor: hashing, entropy coding and reconstruction. C11, no allocation, no global state.
+ *
+ * Every function is bounds-checked against the lengths it is given and may be fed hostile bytes. Functions return
+ * TSR_OK or an error of tsr_error; on error the output is unspecified but nothing outside it was touched.
+ * The file format these functions implement is spec/FORMAT.md; section numbers below refer to it. */
+#ifndef TERSOR_H
+#define TERSOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum {
+    TSR_OK = 0,
+    TSR_TABLE = 1,     /* a frequency table that breaks the rules of section 6.2 */
+    TSR_TRUNCATED = 2, /* a stream that ends before its symbols do */
+    TSR_TRAILING = 3,  /* bytes left over, or a coder that does not end in its starting state */
+    TSR_PATCH = 4,     /* a patch list that breaks the rules of section 6.3 */
+    TSR_RANGE = 5,     /* a value outside the type of its stream, or an index outside its table */
+    TSR_ARGUMENT = 6   /* arguments that contradict each other: a mistake of the caller */
+} tsr_error;
+
+enum {
+    TSR_MAX_PRECISION = 15,
+    TSR_MIN_PRECISION = 8,
+    TSR_MAX_ALPHABET = 4096,
+    TSR_MAX_LANES = 32,
+    TSR_BLOCK = 2048,     /* symbols decoded at a time: levels and weights stay in the first-level cache */
+    TSR_LEAF = 65536,     /* elements under one leaf of a tensor's digest (section 5) */
+    TSR_VERBATIM = 255    /* table index of a chunk whose symbols are stored as they are */
+};
+
+/* -- hashing (section 2) ------------------------------------------------------------------------------------- */
+
+/* XXH3, 64 bits, default secret, seeded. */
+uint64_t tsr_hash(const void *data, size_t size, uint64_t seed);
+
+/* -- frequency tables (section 6.2) --------------------------------------------------------------------------- */
+
+typedef struct {
+    int32_t lowest;                        /* value of symbol 0 */
+    uint32_t alphabet;                     /* number of symbols, 1 to TSR_MAX_ALPHABET */
+    uint32_t precision;                    /* frequencies sum to 2^precision */
+    uint16_t frequency[TSR_MAX_ALPHABET];
+} tsr_table;
+
+/* Reads one table at bit `*position` of `data`; advances `*position`. */
+tsr_error tsr_table_read(tsr_table *table, const uint8_t *data, size_t size, size_t *position);
+
+/* Reads table number `wanted` of a prelude (section 6.1) and its number of lanes. */
+tsr_error tsr_prelude_read(tsr_table *table, uint32_t wanted, const uint8_t *data, size_t size, uint32_t *lanes);
+
+/* Appends a table at bit `*position` of `data` (zeroed, `capacity` bytes). The frequencies must be representable:
+ * see tsr_table_round. Picks the cheapest of the encodings that section 6.2 allows. */
+tsr_error tsr_table_write(const tsr_table *table, uint8_t *data, size_t capacity, size_t *position);
+
+/* Turns counts (length table->alphabet) into representable frequencies of table->precision bits: every counted symbol
+ * gets at least 1, the most frequent takes what is left. Fails with TSR_TABLE if there is no room. */
+tsr_error tsr_table_round(tsr_table *table, const uint64_t *counts);
+
+/* -- integer streams (section 6) ------------------------------------------------------------------------------ */
+
+typedef struct {
+    uint16_t frequency;
+    uint16_t bias; /* slot minus the cumulative frequency of its symbol */
+    int32_t value;
+} tsr_slot;
+
+typedef enum { TSR_U8 = 0, TSR_I8 = 1, TSR_I16 = 2, TSR_I32 = 3 } tsr_type;
+
+/* One chunk of an integer stream being decoded, block by block. */
+typedef struct {
+    const uint8_t *data, *end;        /* rest of the words (rans) or of the stored values (verbatim) */
+    const uint8_t *patch, *patch_end; /* rest of the patch list */
+    uint64_t position, count;         /* symbols decoded, symbols in all */
+    uint64_t next_patch;              /* where the next patch goes, UINT64_MAX if there is none */
+    uint32_t patches;                 /* patches left */
+    uint32_t lanes;                   /* 0: the values are stored verbatim */
+    uint32_t precision;
+    tsr_type type;
+    uint32_t state[TSR_MAX_LANES];
+    tsr_slot *slots;                  /* 2^precision entries, owned by the caller */
+} tsr_reader;
+
+/* Opens a `rans` chunk. `prelude` is the stream's first piece: lanes and tables. `slots` must hold
+ * 2^TSR_MAX_PRECISION entries. */
+tsr_error tsr_reader_open(tsr_reader *reader, tsr_slot *slots, tsr_type type, const uint8_t *prelude,
+                          size_t prelude_size, const uint8_t *data, size_t size, uint64_t count);
+
+/* Opens plain little-endian values of `type`: the chunk of a `raw` stream, or what zstd unpacked. */
+tsr_error tsr_reader_open_plain(tsr_reader *reader, tsr_type type, const uint8_t *data, size_t size, uint64_t count);
+
+/* Decodes the next n symbols into out. n must be a multiple of TSR_MAX_LANES unless they are the last ones. */
+tsr_error tsr_reader_next(tsr_reader *reader, int32_t *out, size_t n);
+
+/* After the last symbol: everything was consumed and the coder is back in its starting state. */
+tsr_error tsr_reader_close(const tsr_reader *reader);
+
+/* -- reconstruction (section 7) -------------------------------------------------------------------------------- */
+
+typedef enum { TSR_F32 = 0, TSR_F16 = 1, TSR_BF16 = 2, TSR_F64 = 3 } tsr_float;
+
+typedef struct {
+    const float *steps;        /* palette of steps */
+    size_t step_count;
+    const uint8_t *row_steps;  /* palette index of every row, or NULL: all rows use steps[0] */
+    uint64_t rows, row_length;
+    float offset;
+    tsr_float type;
+    uint32_t low_bits;         /* 0 to 8: how many low bits of a level are in a stream of their own */
+} tsr_uniform;
+
+/* Decodes the chunk that starts at element `first` into `out` (reader->count elements of the type) and writes the
+ * digest of each leaf of TSR_LEAF elements it covers to `leaves`. `low` is read if low_bits is not 0. */
+tsr_error tsr_uniform_decode(const tsr_uniform *op, tsr_reader *reader, tsr_reader *low, uint64_t first, void *out,
+                             uint64_t *leaves);
+
+/* Joins byte planes (most significant first) of elements `width` bytes wide. `stored` planes are given, the rest is
+ * zero; with `rotate` the sign bit was moved behind the mantissa (section 7.1). Every reader holds `count` symbols. */
+tsr_error tsr_planes_decode(tsr_reader *readers, uint32_t stored, uint32_t width, int rotate, void *out,
+                            uint64_t *leaves);
+
+/* -- encoding --------------------------------------------------------------------------------------------------- */
+
+/* Encodes n values as a rans chunk with `table` (index `table_index` in the prelude). Values the table lacks become
+ * patches. Returns the size through `*size`; TSR_TRUNCATED if `capacity` is too small. `scratch` holds n words. */
+tsr_error tsr_rans_encode(const tsr_table *table, uint32_t table_index, uint32_t lanes, const int32_t *values, size_t n,
+                          uint8_t *out, size_t capacity, uint16_t *scratch, size_t *size);
+
+/* Counts the values lowest .. lowest + alphabet - 1 into the first half of `counts`, which has room for twice the
+ * alphabet; returns how many fell outside. */
+uint64_t tsr_histogram(const int32_t *values, size_t n, int32_t lowest, uint32_t alphabet, uint64_t *counts);
+
+/* Smallest and largest value; n > 0. */
+void tsr_minmax(const int32_t *values, size_t n, int32_t *smallest, int32_t *largest);
+
+/* Splits elements into byte planes, the inverse of tsr_planes_decode: planes[k] receives n bytes. */
+void tsr_planes_split(const void *data, uint64_t n, uint32_t stored, uint32_t width, int rotate, uint8_t *const *planes);
+
+typedef struct {
+    double sum;       /* of |w| / step - |q| over the non-zero levels: divided by their number, the best offset */
+    uint64_t nonzero; /* number of non-zero levels */
+} tsr_residual;
+
+/* Entropy-constrained rounding of n weights to levels of one step, rebuilt as sign(q) (|q| + offset) step: minimises
+ * (error / step)^2 + bits[q] over the nearest level, its neighbour towards zero, and zero. `bits` is the price (already
+ * times lambda) of the levels -limit .. limit; beyond, it is that of the limit. Levels are clamped to +-2^24. */
+void tsr_quantize(const float *weights, size_t n, float step, float offset, const float *bits, int32_t limit,
+                  int32_t *levels, tsr_residual *residual);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

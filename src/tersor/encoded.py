@@ -1,0 +1,94 @@
+"""One tensor, compressed: its record, its pieces, and what the compression cost it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tersor.coders import EncodedStream, chunk_input
+from tersor.format.dtypes import Bytes
+from tersor.format.layout import digest_of
+from tersor.format.manifest import Entry, Step
+from tersor.ops import open_entry
+from tersor.ops.chunks import Chunk, Leaves
+
+
+class Distortion(NamedTuple):
+    """Sums over weights: of the squared error of the decoded ones, and of the squared original ones."""
+
+    error: float = 0.0
+    energy: float = 0.0
+
+    @classmethod
+    def between(cls, original: npt.NDArray[np.floating], decoded: npt.NDArray[np.floating]) -> Distortion:
+        """That of `decoded` against `original`."""
+        wide = original.astype(np.float64)
+        difference = decoded - wide
+        return cls(float(difference @ difference), float(wide @ wide))
+
+    def __add__(self, other: Distortion) -> Distortion:  # type: ignore[override]
+        return Distortion(self.error + other.error, self.energy + other.energy)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A tensor as it will stand in the file, and what its decoded weights lost."""
+
+    entry: Entry
+    pieces: tuple[bytes, ...]
+    distortion: Distortion = Distortion()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its pieces in the file; its record in the manifest comes on top."""
+        return self.entry.stored
+
+
+def seal(
+    name: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    step: Step,
+    streams: list[EncodedStream],
+    measure: Callable[[int, Bytes], Distortion] | None = None,
+) -> Encoded:
+    """Decode what was coded, as a reader will, to learn its digest and its distortion.
+
+    `measure(start, decoded)` gives that of the decoded bytes that begin at byte `start` of the tensor.
+    """
+    draft = Entry(name, dtype, shape, 0, (step,))
+    decoder = open_entry(draft, _MemoryInputs(name, step, streams))
+    leaves: list[Leaves] = []
+    distortion = Distortion()
+    for k, (start, end) in enumerate(pairwise(accumulate((n * decoder.width for n in decoder.counts), initial=0))):
+        out = np.empty(end - start, np.uint8)
+        leaves.append(decoder.decode(k, out))
+        if measure is not None:
+            distortion += measure(start, out)
+    digest = digest_of(np.concatenate(leaves) if leaves else np.zeros(0, np.uint64), draft.words)
+    entry = Entry(name, dtype, shape, digest, (step,))
+    return Encoded(entry, tuple(_pieces(streams)), distortion)
+
+
+def _pieces(streams: list[EncodedStream]) -> Iterator[bytes]:
+    for stream in streams:
+        yield from stream.pieces
+
+
+class _MemoryInputs:
+    """The streams of a step that was just coded."""
+
+    def __init__(self, name: str, step: Step, streams: list[EncodedStream]) -> None:
+        self.where = f"tensor {name!r}"
+        self._step = step
+        self._streams = streams
+
+    def chunk(self, stream: int, chunk: int) -> Chunk:
+        record, pieces = self._step.streams[stream], self._streams[stream].pieces
+        prelude = pieces[0] if record.preludes else b""
+        return Chunk(*chunk_input(record, chunk, prelude, pieces[record.preludes + chunk], self.where))

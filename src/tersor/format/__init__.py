@@ -1,0 +1,1 @@
+"""The file: layout, manifest, reader, writer, limits. Specified in spec/FORMAT.md; torch-free."""
