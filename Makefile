@@ -4,11 +4,11 @@ VENV := .venv
 DECODE := .venv-decode
 BIN := $(VENV)/bin
 
-SOURCES := pyproject.toml CMakeLists.txt $(wildcard src/tersor/core/*)
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard src/tersor/core/*) $(shell find src -name "*.py")
 
 .PHONY: demo test lint format benchmarks fuzz clean
 
-# Python files are used in place; the native core is rebuilt when one of its sources changes.
+# Python files are used in place, but a new one, like a change of the native core, needs installing again.
 $(VENV)/.installed: $(SOURCES) constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt scikit-build-core nanobind torch

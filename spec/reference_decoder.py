@@ -34,6 +34,7 @@ class DecodeError(Exception):
 def fail(code: str, message: str) -> NoReturn:
     raise DecodeError(code, message)
 
+
 def need(condition: bool, code: str, message: str) -> None:
     if not condition:
         fail(code, message)
@@ -52,26 +53,33 @@ SECRET = bytes.fromhex(
     "170ddd51b7f0da49d316552629d4689e2b16be587d47a1fc8ff8b8d17ad031ce45cb3a8f95160428afd7fbcabb4b407e"
 )
 
+
 def number(data: bytes, at: int, size: int) -> int:
     return int.from_bytes(data[at : at + size], "little")
 
+
 def key(at: int) -> int:  # two words of the secret, combined
     return number(SECRET, at, 8) ^ number(SECRET, at + 8, 8)
+
 
 def fold(a: int, b: int) -> int:
     product = (a & M64) * (b & M64)
     return (product ^ product >> 64) & M64
 
+
 def avalanche(x: int, shift: int = 37, factor: int = MX1) -> int:
     x = (x ^ x >> shift) * factor & M64
     return x ^ x >> 32
 
+
 def avalanche_xxh64(x: int) -> int:
     return avalanche((x ^ x >> 33) * PRIME64[1] & M64, 29, PRIME64[2])
+
 
 def mix(data: bytes, at: int, secret_at: int, seed: int) -> int:
     s, t = number(SECRET, secret_at, 8) + seed & M64, number(SECRET, secret_at + 8, 8) - seed & M64
     return fold(number(data, at, 8) ^ s, number(data, at + 8, 8) ^ t)
+
 
 def xxh3(data: bytes, seed: int = 0) -> int:
     n = len(data)
@@ -87,7 +95,10 @@ def xxh3(data: bytes, seed: int = 0) -> int:
             acc += mix(data, i, 2 * i, seed) + mix(data, n - i - 16, 2 * i + 16, seed)
         return avalanche(acc & M64)
     if n > 8:
-        low, high = (key(24) + seed & M64) ^ number(data, 0, 8), (key(40) - seed & M64) ^ number(data, n - 8, 8)
+        low, high = (
+            (key(24) + seed & M64) ^ number(data, 0, 8),
+            (key(40) - seed & M64) ^ number(data, n - 8, 8),
+        )
         swapped = int.from_bytes(low.to_bytes(8, "little"), "big")
         return avalanche(n + swapped + high + fold(low, high) & M64)
     if n > 3:
@@ -101,6 +112,7 @@ def xxh3(data: bytes, seed: int = 0) -> int:
         combined = data[n - 1] | n << 8 | data[0] << 16 | data[n >> 1] << 24
         return avalanche_xxh64(((number(SECRET, 0, 4) ^ number(SECRET, 4, 4)) + seed & M64) ^ combined)
     return avalanche_xxh64(seed ^ key(56))
+
 
 def xxh3_large(data: bytes, seed: int) -> int:
     n = len(data)
@@ -128,6 +140,7 @@ def xxh3_large(data: bytes, seed: int) -> int:
 
 MAGIC = b"\x89TSR\r\n\x1a\n"
 
+
 def read_header(file: bytes) -> tuple[int, int, int]:
     """Check the header; returns the sizes of the manifest, stored and inflated, and its hash."""
     need(len(file) > 0, "empty", "the file is empty")
@@ -146,6 +159,7 @@ def read_header(file: bytes) -> tuple[int, int, int]:
 
 # ---- 3. Manifest storage ----
 
+
 def inflate(stored: bytes, size: int) -> bytes:
     inflater = zlib.decompressobj()
     try:
@@ -159,6 +173,7 @@ def inflate(stored: bytes, size: int) -> bytes:
 
 # ---- 4.1 Manifest: encoding, a subset of CBOR ----
 
+
 def read_item(data: bytes, at: int, depth: int = 0) -> tuple[object, int]:
     """Decode the item at offset `at`; returns it and the offset behind it."""
     need(depth <= 16 and at < len(data), "manifest_encoding", "the manifest ends, or is nested too deep")
@@ -171,7 +186,11 @@ def read_item(data: bytes, at: int, depth: int = 0) -> tuple[object, int]:
         at += size
         least = (24, 1 << 8, 1 << 16, 1 << 32)[size.bit_length() - 1]
         need(argument >= least or major == 7, "manifest_encoding", "a head is not in its shortest form")
-    need(at + (argument if major in (2, 3) else 0) <= len(data), "manifest_encoding", "the manifest ends in an item")
+    need(
+        at + (argument if major in (2, 3) else 0) <= len(data),
+        "manifest_encoding",
+        "the manifest ends in an item",
+    )
     if major == 0:
         return argument, at
     if major == 1:
@@ -208,17 +227,25 @@ def read_item(data: bytes, at: int, depth: int = 0) -> tuple[object, int]:
 
 # ---- 4.2 Manifest: contents ----
 
+
 class DType(NamedTuple):
     word: int  # bytes of a word
     is_float: bool
     words: int = 1  # words of an element
 
+
 DTYPES = {name: DType(1, False) for name in ("BOOL", "U8", "I8", "F8_E8M0")}
 DTYPES |= {"U16": DType(2, False), "U32": DType(4, False), "U64": DType(8, False)}
 DTYPES |= {"I16": DType(2, False), "I32": DType(4, False), "I64": DType(8, False)}
-DTYPES |= {"F8_E4M3": DType(1, True), "F8_E5M2": DType(1, True), "F16": DType(2, True), "BF16": DType(2, True)}
+DTYPES |= {
+    "F8_E4M3": DType(1, True),
+    "F8_E5M2": DType(1, True),
+    "F16": DType(2, True),
+    "BF16": DType(2, True),
+}
 DTYPES |= {"F32": DType(4, True), "F64": DType(8, True), "C64": DType(4, True, 2)}
 TYPES = {"u8": "B", "i8": "b", "i16": "h", "i32": "i"}  # type of a stream -> its code in `struct` and `array`
+
 
 class Stream(NamedTuple):
     coder: str
@@ -228,6 +255,7 @@ class Stream(NamedTuple):
     sizes: list[int]
     checksums: bytes
     start: int  # offset of the first piece: the sum of all sizes before it
+
 
 class Tensor(NamedTuple):
     name: str
@@ -242,14 +270,21 @@ class Tensor(NamedTuple):
     def words(self) -> int:
         return math.prod(self.shape) * DTYPES[self.dtype].words
 
+
 def typed(item: object, kind: type[T], *sizes: int, code: str = "manifest_schema") -> T:
     """The item, if it has this type, and one of these sizes if there are any."""
-    need(type(item) is kind and (not sizes or len(cast(bytes, item)) in sizes), code, f"not a proper {kind.__name__}")
+    need(
+        type(item) is kind and (not sizes or len(cast(bytes, item)) in sizes),
+        code,
+        f"not a proper {kind.__name__}",
+    )
     return cast(T, item)
+
 
 def unsigned(item: object) -> int:
     need(typed(item, int) >= 0, "manifest_schema", "not an unsigned integer")
     return cast(int, item)
+
 
 def read_manifest(file: bytes, limit: int = MANIFEST_LIMIT) -> list[tuple[str, Tensor]]:
     """The names and their tensors; the tensor of a tie is that of another name."""
@@ -286,6 +321,7 @@ def read_manifest(file: bytes, limit: int = MANIFEST_LIMIT) -> list[tuple[str, T
     need(offset == len(file), "sizes", f"the pieces end at {offset}, the file at {len(file)}")
     return entries
 
+
 def read_tensor(fields: list[object], offset: int) -> Tensor:
     name, dtype = typed(fields[0], str), typed(fields[1], str)
     need(dtype in DTYPES, "unknown_dtype", f"{dtype!r} of {name!r}")
@@ -303,6 +339,7 @@ def read_tensor(fields: list[object], offset: int) -> Tensor:
         offset += sum(tensor.streams[-1].sizes)
     return tensor
 
+
 def read_stream(fields: list[object], offset: int) -> Stream:
     coder, kind = typed(fields[0], str), typed(fields[1], str)
     need(coder in ("rans", "raw", "zstd"), "unknown_coder", repr(coder))
@@ -318,12 +355,14 @@ def read_stream(fields: list[object], offset: int) -> Stream:
 
 # ---- 5. Digest of a decoded tensor ----
 
+
 def tensor_digest(data: bytes, word: int) -> int:
     leaves = (data[at : at + 65536 * word] for at in range(0, len(data), 65536 * word))
     return xxh3(b"".join(xxh3(leaf).to_bytes(8, "little") for leaf in leaves), len(data) // word)
 
 
 # ---- 6. Coders ----
+
 
 def read_pieces(file: bytes, stream: Stream) -> Iterator[bytes]:
     at = stream.start
@@ -333,6 +372,7 @@ def read_pieces(file: bytes, stream: Stream) -> Iterator[bytes]:
         need(right, "chunk_checksum", f"the piece at offset {at} does not match its checksum")
         yield piece
         at += size
+
 
 def decode_stream(file: bytes, stream: Stream) -> array[int]:
     code = TYPES[stream.type]
@@ -352,11 +392,13 @@ def decode_stream(file: bytes, stream: Stream) -> array[int]:
             raise DecodeError("stream_range", f"a value that does not fit {stream.type}") from None
     return values
 
+
 def decode_raw(piece: bytes, count: int, code: str) -> list[int]:
     size = struct.calcsize(f"<{count}{code}")
     need(len(piece) >= size, "stream_truncated", "a raw chunk is too short")
     need(len(piece) <= size, "stream_trailing", "a raw chunk is too long")
     return list(struct.unpack(f"<{count}{code}", piece))
+
 
 def decode_zstd(piece: bytes, size: int) -> bytes:
     try:
@@ -377,6 +419,7 @@ def decode_zstd(piece: bytes, size: int) -> bytes:
 
 # ---- 6.1 Prelude ----
 
+
 def read_prelude(piece: bytes) -> tuple[int, list[Table]]:
     """The number of lanes, and the tables."""
     need(len(piece) >= 2 and piece[0] <= 5 and piece[1] > 0, "stream_table", "the head of a prelude")
@@ -388,6 +431,7 @@ def read_prelude(piece: bytes) -> tuple[int, list[Table]]:
 
 
 # ---- 6.2 Tables ----
+
 
 class Bits:
     """A string of bits: the least significant bit of a byte comes first, and so does that of a number."""
@@ -414,13 +458,16 @@ class Bits:
     def rice(self, parameter: int) -> int:
         return self.ones(1024 >> parameter) << parameter | self.take(parameter)
 
+
 class Table(NamedTuple):
     precision: int
     lowest: int
     frequencies: list[int]
 
+
 def unzigzag(v: int) -> int:
     return v >> 1 ^ -(v & 1)
+
 
 def read_table(bits: Bits) -> Table:
     precision = 8 + bits.take(3)
@@ -444,6 +491,7 @@ def read_table(bits: Bits) -> Table:
 
 # ---- 6.3 Chunks ----
 
+
 def read_varint(piece: bytes, at: int) -> tuple[int, int]:
     """The number, and the offset behind it."""
     end = at
@@ -454,6 +502,7 @@ def read_varint(piece: bytes, at: int) -> tuple[int, int]:
     proper = piece[end] < 128 and (piece[end] > 0 or end == at) and value <= M64
     need(proper, "stream_patch", "a varint is too large, or not in its shortest form")
     return value, end + 1
+
 
 def decode_rans(piece: bytes, count: int, code: str, lanes: int, tables: list[Table]) -> list[int]:
     need(len(piece) > 0, "stream_truncated", "an empty chunk")
@@ -506,6 +555,7 @@ def decode_rans(piece: bytes, count: int, code: str, lanes: int, tables: list[Ta
 
 # ---- 7. Ops: each checks what the manifest says, and returns the function that decodes ----
 
+
 def check_streams(tensor: Tensor, *expected: tuple[int, tuple[str, ...]]) -> None:
     """Compare the streams with the expected counts and types."""
     right = [stream.count for stream in tensor.streams] == [count for count, _ in expected]
@@ -513,15 +563,21 @@ def check_streams(tensor: Tensor, *expected: tuple[int, tuple[str, ...]]) -> Non
     for stream, (_, types) in zip(tensor.streams, expected, strict=True):
         need(stream.type in types, "bad_stream_type", f"{stream.type} in {tensor.name!r}")
 
+
 def check_chunks(streams: list[Stream]) -> None:
     need(len({stream.chunk for stream in streams}) < 2, "bad_chunk", "streams with different chunks")
+
 
 def raw(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.1
     word, is_float, _ = DTYPES[tensor.dtype]
     need(tensor.parameters.keys() == {"planes"}, "bad_parameters", f"of {tensor.name!r}")
     planes = typed(tensor.parameters["planes"], int, code="bad_parameters")
     small = tensor.words * word <= 65536
-    need(1 <= planes <= word or (planes == 0 and small), "bad_parameters", f"{planes} planes in {tensor.name!r}")
+    need(
+        1 <= planes <= word or (planes == 0 and small),
+        "bad_parameters",
+        f"{planes} planes in {tensor.name!r}",
+    )
     if planes == 0:
         check_streams(tensor, (tensor.words * word, ("u8",)))
         return lambda: decode_stream(file, tensor.streams[0]).tobytes()
@@ -539,11 +595,13 @@ def raw(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.1
 
     return decode_words
 
+
 def f32(x: float) -> float:
     """Round a number to binary32. This makes a sum or product of two binary32 numbers in doubles correct:
     the product is exact in a double; the sum may be rounded to 53 bits before it is rounded to 24, but that
     gives what rounding once gives, because 53 >= 2 * 24 + 2."""
     return struct.unpack("<f", pack("f", x))[0]
+
 
 def pack(code: str, x: float) -> bytes:
     """`struct.pack` rounds to nearest even, but refuses what rounds to infinity."""
@@ -552,6 +610,7 @@ def pack(code: str, x: float) -> bytes:
     except OverflowError:
         return struct.pack("<" + code, math.copysign(math.inf, x))
 
+
 @lru_cache(maxsize=1 << 16)
 def element(q: int, step: float, offset: float, dtype: str) -> bytes:
     c = math.copysign(f32(f32(f32(abs(q)) + offset) * step), q) if q else 0.0
@@ -559,6 +618,7 @@ def element(q: int, step: float, offset: float, dtype: str) -> bytes:
         bits = number(pack("f", c), 0, 4)
         return (bits + 0x7FFF + (bits >> 16 & 1) >> 16).to_bytes(2, "little")
     return pack({"F64": "d", "F32": "f", "F16": "e"}[dtype], c)
+
 
 def uniform(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.2
     words, bad = tensor.words, "bad_parameters"
@@ -592,10 +652,12 @@ def uniform(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.2
 
     return decode_words
 
+
 OPS = {"raw": raw, "uniform": uniform}
 
 
 # ---- The whole file ----
+
 
 def decode(
     data: bytes, limit: int = LIMIT, manifest_limit: int = MANIFEST_LIMIT
@@ -615,6 +677,7 @@ def decode(
         results[tensor.name] = (tensor.dtype, tensor.shape, decoded)
     return {name: results[tensor.name] for name, tensor in entries}
 
+
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: reference_decoder.py FILE", file=sys.stderr)
@@ -626,7 +689,10 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"[{'missing' if isinstance(error, FileNotFoundError) else 'unreadable'}] {error}", file=sys.stderr)
+        print(
+            f"[{'missing' if isinstance(error, FileNotFoundError) else 'unreadable'}] {error}",
+            file=sys.stderr,
+        )
         return 1
     for name, tensor in read_manifest(file):
         tie = "" if name == tensor.name else f"(tied to {tensor.name!r})"

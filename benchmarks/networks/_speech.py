@@ -22,9 +22,7 @@ def transcript(recording: Path) -> str | None:
     stamp, language = recording.stem.split("_desc_")
     descriptions = recording.with_name(f"{stamp}.txt")
     lines = descriptions.read_text(errors="ignore").splitlines() if descriptions.exists() else []
-    return next(
-        (line.split("=", 1)[1].strip() for line in lines if line.startswith(f"{language}.utf8=")), None
-    )
+    return next((line.split("=", 1)[1].strip() for line in lines if line.startswith(f"{language}.utf8=")), None)
 
 
 def samples(recording: Path) -> np.ndarray:

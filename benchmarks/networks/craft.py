@@ -56,9 +56,7 @@ def pages() -> tuple[Tensor, Tensor]:
             ImageDraw.Draw(mask).rectangle(box, 1)
         images.append((np.asarray(page, np.float32) / 255 - _MEAN) / _DEVIATION)
         masks.append(np.asarray(mask)[::2, ::2])
-    return torch.from_numpy(np.stack(images).astype(np.float32)).permute(0, 3, 1, 2), torch.from_numpy(
-        np.stack(masks)
-    )
+    return torch.from_numpy(np.stack(images).astype(np.float32)).permute(0, 3, 1, 2), torch.from_numpy(np.stack(masks))
 
 
 def load(name: str) -> Network:
@@ -68,9 +66,7 @@ def load(name: str) -> Network:
     images, text = pages()
 
     def model(tensors: Tensors) -> nn.Module:
-        return with_weights(
-            package.CRAFT(), {key.removeprefix("module."): array for key, array in tensors.items()}
-        )
+        return with_weights(package.CRAFT(), {key.removeprefix("module."): array for key, array in tensors.items()})
 
     def outputs(module: nn.Module) -> Tensor:
         return torch.cat([module(image[None])[0] for image in images])

@@ -34,11 +34,7 @@ def tones(count: int, seed: int) -> tuple[Tensor, Tensor]:
     rng = np.random.default_rng(seed)
     hertz = np.exp(rng.uniform(np.log(80), np.log(1200), count))
     order = np.arange(1, 9)
-    phase = (
-        2
-        * np.pi
-        * (hertz[:, None, None] * order[:, None] * np.arange(1024) / 16000 + rng.random((count, 8, 1)))
-    )
+    phase = 2 * np.pi * (hertz[:, None, None] * order[:, None] * np.arange(1024) / 16000 + rng.random((count, 8, 1)))
     amplitude = rng.random((count, 8, 1)) / order[:, None] * (hertz[:, None, None] * order[:, None] < 8000)
     tone = (amplitude * np.sin(phase)).sum(1)
     noisy = tone + 0.6 * tone.std(1, keepdims=True) * rng.standard_normal(tone.shape)

@@ -61,9 +61,7 @@ def load(name: str) -> Network:
     images = [render(text, rng) for text in texts]
 
     def model(tensors: Tensors) -> nn.Module:
-        module = package.Model(
-            input_channel=1, output_channel=256, hidden_size=256, num_class=len(_CHARACTERS) + 1
-        )
+        module = package.Model(input_channel=1, output_channel=256, hidden_size=256, num_class=len(_CHARACTERS) + 1)
         return with_weights(module, {key.removeprefix("module."): array for key, array in tensors.items()})
 
     def outputs(module: nn.Module) -> list[Tensor]:

@@ -34,9 +34,7 @@ def normalized(images: list[Any]) -> Tensor:
 def labelled(side: int) -> tuple[Tensor, Tensor]:
     """The 20 images whole, and their labels."""
     files = image_files()
-    images = [
-        Image.open(file).convert("RGB").resize((side, side), Image.Resampling.BICUBIC) for file in files
-    ]
+    images = [Image.open(file).convert("RGB").resize((side, side), Image.Resampling.BICUBIC) for file in files]
     return normalized(images), torch.tensor([int(file.stem.split("_")[-1]) for file in files])
 
 

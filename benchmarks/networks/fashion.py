@@ -46,9 +46,7 @@ class Block(nn.Module):
         self.norm2 = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Sequential()
         if (inputs, stride) != (outputs, 1):
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
@@ -83,12 +81,8 @@ def build(name: str) -> ResidualNetwork:
 def images(part: str) -> tuple[Tensor, Tensor]:
     """`train` or `t10k`: images (n, 1, 28, 28) normalized, labels (n,)."""
     folder = debian_folder("usr/share/datasets/fashion-mnist")
-    pixels = np.frombuffer(
-        gzip.decompress((folder / f"{part}-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16
-    )
-    labels = np.frombuffer(
-        gzip.decompress((folder / f"{part}-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8
-    )
+    pixels = np.frombuffer(gzip.decompress((folder / f"{part}-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16)
+    labels = np.frombuffer(gzip.decompress((folder / f"{part}-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)
     x = torch.from_numpy(pixels.reshape(-1, 1, 28, 28).astype(np.float32))
     return (x / 255 - _MEAN) / _DEVIATION, torch.from_numpy(labels.astype(np.int64))
 
@@ -102,16 +96,12 @@ def train(name: str, batch: int = 128, lr: float = 0.1) -> dict[str, np.ndarray]
         x, y = images("train")
         epochs, steps = _SHAPES[name][2], len(x) // batch
         optimizer = torch.optim.SGD(module.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, lr, total_steps=epochs * steps, pct_start=0.3
-        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * steps, pct_start=0.3)
         for epoch in range(epochs):
             total = 0.0
             for chosen in torch.randperm(len(x))[: steps * batch].split(batch):
                 flip = torch.rand(batch, 1, 1, 1) < 0.5
-                inputs = torch.where(flip, x[chosen].flip(3), x[chosen]).contiguous(
-                    memory_format=torch.channels_last
-                )
+                inputs = torch.where(flip, x[chosen].flip(3), x[chosen]).contiguous(memory_format=torch.channels_last)
                 with torch.autocast("cpu", torch.bfloat16):
                     loss = F.cross_entropy(module(inputs), y[chosen], label_smoothing=0.05)
                 optimizer.zero_grad()

@@ -40,9 +40,7 @@ def mel(audio: np.ndarray) -> Tensor:
     audio = audio * 10 ** (-30 / 20) / np.sqrt((audio**2).mean())
     audio = np.pad(audio, (0, max(0, _FRAMES * 160 - len(audio))))
     filters = mel_filter_bank(201, 40, 0, RATE / 2, RATE, norm="slaney", mel_scale="slaney")
-    power = spectrogram(
-        audio, window_function(400, "hann"), 400, 160, power=2.0, mel_filters=filters, mel_floor=0.0
-    )
+    power = spectrogram(audio, window_function(400, "hann"), 400, 160, power=2.0, mel_filters=filters, mel_floor=0.0)
     return torch.from_numpy(np.asarray(power, np.float32).T)
 
 

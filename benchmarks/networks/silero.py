@@ -62,9 +62,7 @@ def clips() -> tuple[list[Tensor], Tensor]:
         clean = np.pad(speech, RATE)
         clean = torch.from_numpy(clean[: len(clean) // _STEP * _STEP] / np.abs(speech).max())
         power = clean.view(-1, _STEP).square().mean(1)
-        noise = power[power > 0].mean().sqrt() * torch.from_numpy(
-            rng.standard_normal(len(clean)).astype(np.float32)
-        )
+        noise = power[power > 0].mean().sqrt() * torch.from_numpy(rng.standard_normal(len(clean)).astype(np.float32))
         heard.append(0.5 * (clean + noise))
         labels.append(torch.where(power > power.max() / 10, 1, torch.where(power == 0, 0, -1)))
     return heard, torch.cat(labels)

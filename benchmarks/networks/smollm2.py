@@ -86,9 +86,7 @@ def load(name: str) -> Network:
     ids = tokenizer(prose()[: 8 * needed], return_tensors="pt").input_ids[0, :needed].view(_WINDOWS, _CONTEXT)
 
     def model(tensors: Tensors) -> nn.Module:
-        return with_weights(
-            LlamaForCausalLM(config), {**tensors, _TIED: tensors["model.embed_tokens.weight"]}
-        )
+        return with_weights(LlamaForCausalLM(config), {**tensors, _TIED: tensors["model.embed_tokens.weight"]})
 
     def outputs(module: Any) -> Predictions:
         losses, kept = list[float](), list[Tensor]()

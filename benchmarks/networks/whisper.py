@@ -129,9 +129,7 @@ def load(name: str) -> Network:
         parts = [(folder / f"model.bin.part{i}").read_bytes() for i, folder in enumerate(folders, 1)]
         return convert(read_ctranslate2(b"".join(parts)))
 
-    spoken = [(file, text) for file in recordings("es") if (text := transcript(file)) and len(text) > 40][
-        ::12
-    ][:12]
+    spoken = [(file, text) for file in recordings("es") if (text := transcript(file)) and len(text) > 40][::12][:12]
     audio = [samples(file) for file, _ in spoken]
     features = torch.from_numpy(
         WhisperFeatureExtractor()(audio, sampling_rate=RATE, return_tensors="np").input_features
@@ -146,9 +144,7 @@ def load(name: str) -> Network:
         """The likeliest token after the likeliest token."""
         fed, said, past = torch.tensor([prompt]), list[int](), None
         while len(said) < _TOKENS:
-            out = module(
-                encoder_outputs=(heard,), decoder_input_ids=fed, past_key_values=past, use_cache=True
-            )
+            out = module(encoder_outputs=(heard,), decoder_input_ids=fed, past_key_values=past, use_cache=True)
             token, past = int(out.logits[0, -1].argmax()), out.past_key_values
             if token == end:
                 break

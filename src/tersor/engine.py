@@ -93,7 +93,14 @@ def compress(
     if lossless and any(v is not None for v in (ratio, size, bits)):
         raise BudgetError("lossless and a size contradict each other", remedy="give one of them")
     budget = None if lossless else Budget(ratio, size, bits)
-    job = _Job(open_source(source), method or Nearest(), budget, nonfinite, workers or min(os.cpu_count() or 1, 8), progress)
+    job = _Job(
+        open_source(source),
+        method or Nearest(),
+        budget,
+        nonfinite,
+        workers or min(os.cpu_count() or 1, 8),
+        progress,
+    )
     if dry_run:
         return job.forecast()
     journal = Journal(path, job.key(), resume=resume)
@@ -111,7 +118,13 @@ class _Job:
     """One compression. Units are read from the source whenever they are needed and never kept."""
 
     def __init__(
-        self, source: Source, method: Method, budget: Budget | None, nonfinite: str, workers: int, progress: Progress | None
+        self,
+        source: Source,
+        method: Method,
+        budget: Budget | None,
+        nonfinite: str,
+        workers: int,
+        progress: Progress | None,
     ) -> None:
         self.source = source
         self.method = method
@@ -122,12 +135,21 @@ class _Job:
         self.own = [u for u in self.units if u.tied_to is None]
         self.numbers = {u.name: k for k, u in enumerate(self.units)}
         self.source_bytes = sum(u.nbytes for u in self.own)
-        self.budget = budget.resolve(self.source_bytes, sum(u.count for u in self.own if u.dtype in FLOATS)) if budget else None
+        self.budget = (
+            budget.resolve(self.source_bytes, sum(u.count for u in self.own if u.dtype in FLOATS)) if budget else None
+        )
         self.done: dict[str, StoredUnit] = {}
+        self.kept_whole: list[str] = []
 
     def key(self) -> str:
         """Identifies the job: another source, method, budget or version is another job."""
-        settings = [__version__, self.source.fingerprint(), recipe_of(self.method), self.budget, self.nonfinite]
+        settings = [
+            __version__,
+            self.source.fingerprint(),
+            recipe_of(self.method),
+            self.budget,
+            self.nonfinite,
+        ]
         return f"{_core.hash(cbor.encode(settings)):016x}"
 
     def run(self, journal: Journal, path: Path, *, overwrite: bool) -> Report:
@@ -135,13 +157,19 @@ class _Job:
         price = None
         if self.budget is None or not self._fits_whole(journal, self.budget):
             if self.budget is None:
-                self._encode(journal, "whole", self.own, lambda u: keep.lossless(u, u.load()))
+                self._encode(
+                    journal,
+                    "whole",
+                    self.own,
+                    lambda u: keep.lossless(u, u.load()),
+                    "compressing without loss",
+                )
             else:
                 price = self._fit(journal, self.budget)
         manifest = self._manifest(price)
         pieces = (piece for unit in self.own for piece in self.done[unit.name].pieces())
         written = write(path, manifest, pieces, overwrite=overwrite)
-        return Report.of(manifest, written, self.source.skipped)
+        return self._finish(Report.of(manifest, written))
 
     def forecast(self) -> Report:
         """Predict the file from samples: nothing is written, and of large tensors only a part is read closely."""
@@ -157,7 +185,11 @@ class _Job:
         total = HEADER_SIZE + 40 * len(self.units) + sum(sizes.values())
         if self.budget is not None and total > self.budget:
             raise self._too_small(self.budget, total)
-        return Report.predict(self.units, sizes, set(samples), total, self.source.skipped)
+        return self._finish(Report.predict(self.units, sizes, samples, total))
+
+    def _finish(self, report: Report) -> Report:
+        """Add what only the run knows."""
+        return dataclasses.replace(report, skipped=tuple(self.source.skipped), kept_whole=tuple(self.kept_whole))
 
     def _kept_sizes(self, units: Sequence[Unit], finish: Callable[[Unit, Bytes], Encoded]) -> list[int]:
         """Bytes of units that are kept; those of large ones by a part in their middle."""
@@ -174,7 +206,9 @@ class _Job:
 
     # -- encoding ----------------------------------------------------------------------------------------------------
 
-    def _encode(self, journal: Journal, key: str, units: Sequence[Unit], encode: Callable[[Unit], Encoded]) -> None:
+    def _encode(
+        self, journal: Journal, key: str, units: Sequence[Unit], encode: Callable[[Unit], Encoded], label: str
+    ) -> None:
         """Encode units into the journal, or find them there."""
 
         def work(unit: Unit) -> StoredUnit:
@@ -182,14 +216,14 @@ class _Job:
             return journal.get(name) or journal.put(name, encode(unit))
 
         total = sum(u.nbytes for u in units)
-        results = for_each(work, units, self.workers, lambda n: self.progress("compressing", n, total))
+        results = for_each(work, units, self.workers, lambda n: self.progress(label, n, total))
         self.done |= {unit.name: stored for unit, stored in zip(units, results, strict=True)}
 
     def _fits_whole(self, journal: Journal, budget: int) -> bool:
         """Whether the budget has room for every bit; if so, that is what `done` holds."""
         if budget < LOSSLESS_SHARE * self.source_bytes:
             return False
-        self._encode(journal, "whole", self.own, lambda u: keep.lossless(u, u.load()))
+        self._encode(journal, "whole", self.own, lambda u: keep.lossless(u, u.load()), "compressing without loss")
         if file_size(self._manifest(None)) <= budget:
             return True
         self.done.clear()
@@ -201,12 +235,12 @@ class _Job:
         samples = self._samples(candidates)
         lossy = [u for u in candidates if u.name in samples]
         kept = [u for u in self.own if u.name not in samples]
-        self._encode(journal, "kept", kept, lambda u: keep.rounded(u, u.load()))
+        self._encode(journal, "kept", kept, lambda u: keep.rounded(u, u.load()), "keeping small tensors")
         fixed = HEADER_SIZE + 40 * len(self.units) + sum(s.nbytes for s in self.done.values())
         start, slope = self._guess(samples, fixed, budget)
 
         def encode(price: float) -> None:
-            self._encode(journal, price.hex(), lossy, lambda u: self.method.encode(u, u.load(), price))
+            self._encode(journal, price.hex(), lossy, lambda u: self.method.encode(u, u.load(), price), "compressing")
 
         def size(price: float) -> int:
             encode(price)
@@ -241,6 +275,7 @@ class _Job:
 
         total = sum(u.nbytes for u in units)
         found = for_each(sample, units, self.workers, lambda n: self.progress("reading", n, total))
+        self.kept_whole = [u.name for u, s in zip(units, found, strict=True) if s is None]
         return {u.name: s for u, s in zip(units, found, strict=True) if s is not None}
 
     def _guess(self, samples: dict[str, Sample], fixed: int, budget: int) -> tuple[float, float]:
@@ -277,10 +312,13 @@ class _Job:
                 same = self.done[unit.tied_to].entry
                 entries.append(Entry(unit.name, same.dtype, same.shape, same.digest, (), places[unit.tied_to]))
         total = reduce(lambda a, b: a + b, (s.distortion for s in self.done.values()), Distortion())
-        meta: dict[str, Any] = {"tersor": __version__, "recipe": {"method": "lossless"}, "budget": self.budget}
+        meta: dict[str, Any] = {
+            "tersor": __version__,
+            "recipe": {"method": "lossless"},
+            "budget": self.budget,
+        }
         if price is not None:
             meta["recipe"] = recipe_of(self.method) | {"price": price}
             if total.error > 0 and total.energy > 0:
                 meta["snr_db"] = float(np.round(10 * math.log10(total.energy / total.error), 3))
         return Manifest(tuple(entries), meta)
-

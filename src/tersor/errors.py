@@ -23,6 +23,10 @@ class BudgetError(TersorError):
     """A size that cannot be reached, or that contradicts the other settings."""
 
 
+class SettingError(TersorError):
+    """A setting that does not exist, or a value that does not suit it."""
+
+
 class OutputError(TersorError):
     """The result cannot be written where it was asked to go; nothing that stood there was touched."""
 

@@ -48,7 +48,11 @@ class StoredUnit:
                     for size, expected in zip(stream.sizes, stream.checksums, strict=True):
                         piece = file.read(size)
                         if checksum(piece) != expected:
-                            raise OutputError("the work folder is damaged", where=str(self.path), remedy="run again without --resume")
+                            raise OutputError(
+                                "the work folder is damaged",
+                                where=str(self.path),
+                                remedy="run again without --resume",
+                            )
                         yield piece
 
 
@@ -124,4 +128,3 @@ class Journal:
     def remove(self) -> None:
         """The job is done: delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
-

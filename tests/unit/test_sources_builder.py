@@ -69,9 +69,7 @@ class T:
 
     def opcodes(self) -> bytes:
         storage = put(self.identifier) + b"Q"
-        return (
-            g("torch._utils", "_rebuild_tensor_v2") + put((storage, *self.arguments, *self.metadata)) + b"R"
-        )
+        return g("torch._utils", "_rebuild_tensor_v2") + put((storage, *self.arguments, *self.metadata)) + b"R"
 
 
 def as_pickle(value: Any) -> bytes:
@@ -94,9 +92,7 @@ def write_zip(
         for name, data in (members or {}).items():
             archive.writestr(f"archive/{name}", data)
         for key, data in storages.items():
-            archive.writestr(
-                f"archive/data/{key}", data if isinstance(data, bytes) else np.asarray(data).tobytes()
-            )
+            archive.writestr(f"archive/data/{key}", data if isinstance(data, bytes) else np.asarray(data).tobytes())
     return path
 
 

@@ -83,9 +83,7 @@ def test_folders_without_one_model(tmp_path: Path) -> None:
         open_source(tmp_path)
     for name in ("b.safetensors", "a.safetensors"):
         save_file({"a": A}, tmp_path / name)
-    with pytest.raises(
-        SourceError, match=r"several files could be the model: a\.safetensors, b\.safetensors"
-    ):
+    with pytest.raises(SourceError, match=r"several files could be the model: a\.safetensors, b\.safetensors"):
         open_source(tmp_path)
     (tmp_path / "folder.pt").mkdir()
     with pytest.raises(SourceError, match="no weights"):

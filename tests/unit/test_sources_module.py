@@ -66,21 +66,14 @@ def test_mappings_that_are_refused(mapping: Any, message: str) -> None:
 
 
 def test_torch_is_not_imported_for_files_and_arrays() -> None:
-    program = (
-        "import sys, numpy, tersor.sources as s; s.open_source({'a': numpy.ones(2)}).units()[0].load()\n"
-    )
+    program = "import sys, numpy, tersor.sources as s; s.open_source({'a': numpy.ones(2)}).units()[0].load()\n"
     program += "sys.exit('torch' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": ":".join(sys.path)}).returncode
-        == 0
-    )
+    assert subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
 
 
 def test_a_module_is_read_and_left_alone() -> None:
     torch = pytest.importorskip("torch")
-    inner = torch.nn.Sequential(
-        torch.nn.Embedding(5, 4), torch.nn.Linear(4, 5, bias=False), torch.nn.BatchNorm1d(5)
-    )
+    inner = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Linear(4, 5, bias=False), torch.nn.BatchNorm1d(5))
     inner[1].weight = inner[0].weight
     inner.train()
     inner[2].weight.grad = torch.ones(5)

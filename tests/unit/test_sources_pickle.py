@@ -82,9 +82,7 @@ OPCODES = {
         "without a storage",
     ),
     "subclass rebuilt by OrderedDict": (
-        g("torch._tensor", "_rebuild_from_type_v2")
-        + put((g("collections", "OrderedDict"), None, (), {}))
-        + b"R",
+        g("torch._tensor", "_rebuild_from_type_v2") + put((g("collections", "OrderedDict"), None, (), {})) + b"R",
         "not built by torch's own functions",
     ),
     "persistent text": (b"P0\n", "no storage"),

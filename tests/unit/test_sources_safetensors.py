@@ -146,9 +146,7 @@ def test_fingerprint_follows_the_file_not_the_folder(tmp_path: Path) -> None:
 
 def test_paths_that_are_no_weights(tmp_path: Path) -> None:
     (tmp_path / "empty.safetensors").touch()
-    (tmp_path / "lfs.safetensors").write_text(
-        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
-    )
+    (tmp_path / "lfs.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
     for name, message in {
         "none.safetensors": "no such file",
         "empty.safetensors": "is empty",

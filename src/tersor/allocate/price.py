@@ -42,7 +42,9 @@ def predict(size: Callable[[float], float], target: float, low: float, high: flo
     return math.exp(b)
 
 
-def search(budget: int, size: Callable[[float], int], start: float, slope: float = -0.2, trials: Trials | None = None) -> Trials:
+def search(
+    budget: int, size: Callable[[float], int], start: float, slope: float = -0.2, trials: Trials | None = None
+) -> Trials:
     """Measure real sizes until one lies within TOLERANCE below `budget`, or nothing more can be gained.
 
     `start` is a good guess; `slope` is d log(size) / d log(price) there. A bracket of one price above and one below the budget

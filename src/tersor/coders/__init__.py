@@ -57,9 +57,7 @@ def integer_type(lowest: int, highest: int) -> str:
     return "i32"
 
 
-def encode(
-    symbols: Symbols, kind: str, histograms: list[rans.Histogram] | None = None
-) -> EncodedStream:
+def encode(symbols: Symbols, kind: str, histograms: list[rans.Histogram] | None = None) -> EncodedStream:
     """Code `symbols` of integer type `kind` with whichever coder gives the fewest bytes."""
     if symbols.count == 0:
         return EncodedStream(Stream("raw", kind, 0, symbols.chunk, (), ()), ())
@@ -95,7 +93,9 @@ def _encoded(coder: str, symbols: Symbols, kind: str, pieces: list[bytes]) -> En
     return EncodedStream(Stream(coder, kind, symbols.count, symbols.chunk, sizes, checksums), tuple(pieces))
 
 
-def chunk_input(stream: Stream, chunk: int, prelude: bytes, piece: bytes, where: str) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.uint8]]:
+def chunk_input(
+    stream: Stream, chunk: int, prelude: bytes, piece: bytes, where: str
+) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.uint8]]:
     """What the native core needs to decode one chunk: the prelude if the coder has one, and the bytes."""
     if stream.coder == "zstd":
         size = min(stream.chunk, stream.count - chunk * stream.chunk) * INTEGER_TYPES[stream.type]

@@ -69,9 +69,7 @@ def _float8_table(exponent_bits: int, *, infinities: bool) -> npt.NDArray[np.flo
     sign = np.where(codes >> 7, -1.0, 1.0)
     exponent = (codes >> mantissa_bits) & (2**exponent_bits - 1)
     mantissa = (codes & (2**mantissa_bits - 1)) / 2.0**mantissa_bits
-    values = sign * np.where(
-        exponent == 0, mantissa * 2.0 ** (1 - bias), (1 + mantissa) * 2.0 ** (exponent - bias)
-    )
+    values = sign * np.where(exponent == 0, mantissa * 2.0 ** (1 - bias), (1 + mantissa) * 2.0 ** (exponent - bias))
     top = exponent == 2**exponent_bits - 1
     if infinities:
         values[top] = np.where(mantissa[top] == 0, sign[top] * np.inf, np.nan)

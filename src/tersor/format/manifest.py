@@ -106,7 +106,11 @@ class Manifest:
     def pack(self) -> tuple[bytes, int]:
         """The stored bytes and the size they inflate to."""
         plain = cbor.encode(
-            {"needs": list(self.needs), "meta": dict(self.meta), "tensors": [_pack_entry(e) for e in self.entries]}
+            {
+                "needs": list(self.needs),
+                "meta": dict(self.meta),
+                "tensors": [_pack_entry(e) for e in self.entries],
+            }
         )
         return zlib.compress(plain, 9), len(plain)
 
@@ -117,7 +121,9 @@ class Manifest:
         try:
             root = cbor.decode(_inflate(stored, size))
         except cbor.CborError as error:
-            raise FormatError("manifest_encoding", f"the manifest is not canonical: {error}", where="manifest") from None
+            raise FormatError(
+                "manifest_encoding", f"the manifest is not canonical: {error}", where="manifest"
+            ) from None
         return _Checker(limits).manifest(root)
 
 
@@ -176,7 +182,10 @@ class _Checker:
         for name in needs:
             if name not in FEATURES:
                 raise UnsupportedError(
-                    "unknown_feature", f"the file needs the feature {name!r}", where="manifest", remedy="update tersor"
+                    "unknown_feature",
+                    f"the file needs the feature {name!r}",
+                    where="manifest",
+                    remedy="update tersor",
                 )
         if not isinstance(fields["meta"], dict):
             raise self.fail("manifest_schema", "expected a map", "meta")
@@ -204,7 +213,9 @@ class _Checker:
             return self.tie(name, self.number(parts[1], where), earlier, where)
         dtype = self.text(parts[1], where)
         if dtype not in DTYPES:
-            raise UnsupportedError("unknown_dtype", f"unknown element type {dtype!r}", where=where, remedy="update tersor")
+            raise UnsupportedError(
+                "unknown_dtype", f"unknown element type {dtype!r}", where=where, remedy="update tersor"
+            )
         shape = tuple(self.number(n, where, "bad_shape") for n in self.items(parts[2], None, where))
         if len(shape) > MAX_RANK:
             raise self.fail("bad_shape", f"{len(shape)} dimensions, at most {MAX_RANK}", where)
@@ -241,12 +252,18 @@ class _Checker:
             raise self.fail("bad_stream_type", f"unknown integer type {kind!r}", where)
         count, chunk = self.number(count, where), self.number(chunk, where)
         if chunk % LEAF or not 0 < chunk <= MAX_CHUNK:
-            raise self.fail("bad_chunk", f"chunks of {chunk} symbols; allowed are multiples of {LEAF} up to {MAX_CHUNK}", where)
+            raise self.fail(
+                "bad_chunk",
+                f"chunks of {chunk} symbols; allowed are multiples of {LEAF} up to {MAX_CHUNK}",
+                where,
+            )
         pieces = tuple(self.number(n, where) for n in self.items(sizes, None, where))
         if not isinstance(checksums, bytes) or len(checksums) != 4 * len(pieces):
             raise self.fail("manifest_schema", "expected 4 bytes of checksum for every piece", where)
         words = tuple(int.from_bytes(checksums[k : k + 4], "little") for k in range(0, len(checksums), 4))
         stream = Stream(coder, kind, count, chunk, pieces, words)
         if len(pieces) != stream.preludes + stream.chunks:
-            raise self.fail("bad_pieces", f"{len(pieces)} pieces where {stream.preludes + stream.chunks} are due", where)
+            raise self.fail(
+                "bad_pieces", f"{len(pieces)} pieces where {stream.preludes + stream.chunks} are due", where
+            )
         return stream

@@ -187,7 +187,9 @@ class TensorFile(Mapping[str, Array]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -246,6 +248,9 @@ def _open(source: Readable) -> tuple[BinaryIO, bool, str]:
             raise FormatError("missing", "there is no such file", where=str(path), remedy="check the path") from None
         except OSError as error:
             raise FormatError(
-                "unreadable", f"the file cannot be opened: {error.strerror}", where=str(path), remedy="check its permissions"
+                "unreadable",
+                f"the file cannot be opened: {error.strerror}",
+                where=str(path),
+                remedy="check its permissions",
             ) from None
     return source, False, str(getattr(source, "name", "a file object"))

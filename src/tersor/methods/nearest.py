@@ -43,9 +43,13 @@ class Nearest:
     name: ClassVar[str] = "nearest"
 
     embedding_step: float = field(default=2.5, metadata={"help": "how much coarser the step of embeddings is"})
-    rounding_price: float = field(default=math.log(2) / 6, metadata={"help": "price of a bit in rounding, in squared steps"})
+    rounding_price: float = field(
+        default=math.log(2) / 6, metadata={"help": "price of a bit in rounding, in squared steps"}
+    )
     passes: int = field(default=2, metadata={"help": "how often the prices of levels are learned anew"})
-    largest_step: float = field(default=1.5, metadata={"help": "no step exceeds this many standard deviations of its tensor"})
+    largest_step: float = field(
+        default=1.5, metadata={"help": "no step exceeds this many standard deviations of its tensor"}
+    )
 
     def quantizes(self, unit: Unit) -> bool:
         """Whether the unit is quantized; others are kept or rounded."""
@@ -56,7 +60,13 @@ class Nearest:
         """Up to `budget` weights in runs spread evenly over the unit."""
         weights = _runs(data, unit, budget)
         rms = math.sqrt(float(np.square(weights, dtype=np.float64).mean()))
-        return NearestSample(self, unit, weights, rms, float(np.quantile(np.abs(weights[:: max(1, weights.size // 2**14)]), 0.999)))
+        return NearestSample(
+            self,
+            unit,
+            weights,
+            rms,
+            float(np.quantile(np.abs(weights[:: max(1, weights.size // 2**14)]), 0.999)),
+        )
 
     def encode(self, unit: Unit, data: Bytes, price: float) -> Encoded:
         """Code the unit at a price."""
@@ -172,4 +182,3 @@ def to_float32(data: Bytes, dtype: str) -> Floats:
     if dtype == "BF16":
         return widen_bf16(data.view("<u2"))
     return data.view(DTYPES[dtype].numpy).astype(np.float32, copy=False)
-

@@ -49,13 +49,19 @@ def check_streams(step: Step, expected: list[int], where: str) -> None:
     """Raise unless the step has one stream for every expected count of symbols."""
     counts = [stream.count for stream in step.streams]
     if counts != expected:
-        raise FormatError("bad_streams", f"op {step.op} has streams of {counts} symbols where {expected} are due", where=where)
+        raise FormatError(
+            "bad_streams",
+            f"op {step.op} has streams of {counts} symbols where {expected} are due",
+            where=where,
+        )
 
 
 def check_parameters(step: Step, types: Mapping[str, type], where: str) -> list[Any]:
     """The parameters of a step in the order of `types`; raise unless exactly these are there."""
     if set(step.parameters) != set(types) or any(type(step.parameters[k]) is not t for k, t in types.items()):
-        raise FormatError("bad_parameters", f"op {step.op} needs exactly the parameters {', '.join(types)}", where=where)
+        raise FormatError(
+            "bad_parameters", f"op {step.op} needs exactly the parameters {', '.join(types)}", where=where
+        )
     return [step.parameters[name] for name in types]
 
 
@@ -76,7 +82,7 @@ def read_all(inputs: Inputs, number: int, stream: Stream) -> npt.NDArray[np.int3
     return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
 
-class stream_errors:  # noqa: N801 - reads as a statement
+class stream_errors:
     """Turns what the native core finds wrong with a stream into a `FormatError` that says where."""
 
     _MEANING = {
@@ -96,4 +102,3 @@ class stream_errors:  # noqa: N801 - reads as a statement
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, _core.StreamError) and str(error) in self._MEANING:
             raise FormatError(f"stream_{error}", self._MEANING[str(error)], where=self.where) from None
-

@@ -17,7 +17,15 @@ from tersor.errors import FormatError
 from tersor.format.dtypes import DTYPES, Bytes
 from tersor.format.layout import LEAF
 from tersor.format.manifest import Entry, Step
-from tersor.ops.chunks import ChunkDecoder, Inputs, Leaves, check_parameters, check_streams, same_chunks, stream_errors
+from tersor.ops.chunks import (
+    ChunkDecoder,
+    Inputs,
+    Leaves,
+    check_parameters,
+    check_streams,
+    same_chunks,
+    stream_errors,
+)
 
 CHUNK = LEAF
 """Small chunks: regions of a tensor differ (rows that were never trained, say), and each gets the table that suits it."""

@@ -20,7 +20,15 @@ from tersor.errors import FormatError
 from tersor.format.dtypes import DTYPES
 from tersor.format.manifest import Entry, Step
 from tersor.ops.chunks import (
-    Bytes, ChunkDecoder, Inputs, Leaves, check_parameters, check_streams, read_all, same_chunks, stream_errors,
+    Bytes,
+    ChunkDecoder,
+    Inputs,
+    Leaves,
+    check_parameters,
+    check_streams,
+    read_all,
+    same_chunks,
+    stream_errors,
 )  # fmt: skip
 
 Floats = npt.NDArray[np.float32]
@@ -41,7 +49,11 @@ class Grid:
 
     def parameters(self, low: int) -> dict[str, bytes | int]:
         """As they stand in the manifest."""
-        return {"steps": self.steps.astype("<f4").tobytes(), "offset": struct.pack("<f", self.offset), "low": low}
+        return {
+            "steps": self.steps.astype("<f4").tobytes(),
+            "offset": struct.pack("<f", self.offset),
+            "low": low,
+        }
 
 
 def open_chunks(entry: Entry, step: Step, inputs: Inputs) -> ChunkDecoder:

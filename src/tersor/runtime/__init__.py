@@ -91,7 +91,11 @@ def _check_match(wanted: dict[str, tuple[int, ...]], there: dict[str, tuple[int,
     shapes = [f"{n} is {there[n]}, the module has {wanted[n]}" for n in wanted if n in there and wanted[n] != there[n]]
     problems = [
         f"{title}: {', '.join(found[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
-        for title, found in (("missing in the file", missing), ("not in the module", extra), ("different shapes", shapes))
+        for title, found in (
+            ("missing in the file", missing),
+            ("not in the module", extra),
+            ("different shapes", shapes),
+        )
         if found
     ]
     if problems:

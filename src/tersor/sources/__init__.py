@@ -99,11 +99,7 @@ def open_source(
     if not path.exists():
         raise SourceError("no such file or folder", where=str(path), remedy="check the path")
     raise SourceError(
-        f"files that end in {suffix!r} are not supported"
-        if suffix
-        else "the file has no suffix that tells its kind",
+        f"files that end in {suffix!r} are not supported" if suffix else "the file has no suffix that tells its kind",
         where=str(path),
-        remedy=_REMEDIES.get(
-            suffix, f"supported are .safetensors, {', '.join(CHECKPOINT_SUFFIXES)} and model folders"
-        ),
+        remedy=_REMEDIES.get(suffix, f"supported are .safetensors, {', '.join(CHECKPOINT_SUFFIXES)} and model folders"),
     )

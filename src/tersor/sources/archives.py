@@ -124,9 +124,7 @@ class ZipArchive:
                 remedy="give a torch checkpoint, or save the tensors as .safetensors",
             )
         self._prefix = pickles[0].removesuffix("data.pkl")
-        self._members = {
-            name: info for name, info in members.items() if name.startswith(f"{self._prefix}data/")
-        }
+        self._members = {name: info for name, info in members.items() if name.startswith(f"{self._prefix}data/")}
         order = members.get(f"{self._prefix}byteorder")
         if order is not None and self._small(archive, order, 16) != b"little":
             raise SourceError(
@@ -281,9 +279,7 @@ class LegacyArchive:
             position += 8
             nbytes = count * self._elements[key].itemsize
             if count < 0 or nbytes > self._file.size - position:
-                raise self._damaged(
-                    f"the storage {key!r} would have {count} elements, past the end of the file"
-                )
+                raise self._damaged(f"the storage {key!r} would have {count} elements, past the end of the file")
             self._extents[key] = (position, count)
             position += nbytes
 

@@ -72,9 +72,7 @@ def _unit(archive: Archive, name: str, record: TensorRecord, ties: Ties, where: 
     # The stride along a dimension of length 1 means nothing; without it, equal views look equal.
     strides = tuple(stride if length > 1 else 0 for stride, length in zip(strides, shape, strict=True))
     count = math.prod(shape)
-    span = (
-        1 + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True)) if count else 0
-    )
+    span = 1 + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True)) if count else 0
     storage = record.storage
     stored = storage.count * storage.element.itemsize
     if (record.offset + span) * itemsize > stored and count:

@@ -29,9 +29,7 @@ class StoredFile:
         try:
             status = path.stat()
             if not path.is_file():
-                raise SourceError(
-                    "not a file", where=str(path), remedy="name a file of weights or a model folder"
-                )
+                raise SourceError("not a file", where=str(path), remedy="name a file of weights or a model folder")
             with path.open("rb") as file:
                 start = file.read(len(_LFS_POINTER))
         except FileNotFoundError:

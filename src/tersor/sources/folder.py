@@ -116,9 +116,7 @@ def _find(folder: Path) -> Path:
 
 def _whole(names: list[str], suffixes: tuple[str, ...]) -> list[str]:
     """Return what could be a whole model: indices if there are any (their shards are not), else all files."""
-    indices = [
-        name for name in names if name.endswith(tuple(f"{suffix}{INDEX_SUFFIX}" for suffix in suffixes))
-    ]
+    indices = [name for name in names if name.endswith(tuple(f"{suffix}{INDEX_SUFFIX}" for suffix in suffixes))]
     return indices or [name for name in names if name.endswith(suffixes)]
 
 

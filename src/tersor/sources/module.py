@@ -50,9 +50,7 @@ class MappingSource:
     hold, sparse and quantized tensors, and tensors on the meta device.
     """
 
-    def __init__(
-        self, tensors: Mapping[str, Any], *, label: str = "the mapping", skipped: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, tensors: Mapping[str, Any], *, label: str = "the mapping", skipped: Sequence[str] = ()) -> None:
         self.label = label
         self.metadata: Mapping[str, str] = MappingProxyType({})
         self.skipped: tuple[str, ...] = tuple(skipped)
@@ -92,8 +90,7 @@ class ModuleSource(MappingSource):
 def is_module(value: Any) -> bool:
     """Tell whether `value` is a `torch.nn.Module`, without importing torch."""
     return any(
-        base.__module__ == "torch.nn.modules.module" and base.__name__ == "Module"
-        for base in type(value).__mro__
+        base.__module__ == "torch.nn.modules.module" and base.__name__ == "Module" for base in type(value).__mro__
     )
 
 
@@ -134,9 +131,7 @@ def _torch_unit(name: str, tensor: torch.Tensor, ties: Ties, where: str) -> Unit
 
     element = ELEMENT_TYPES.get(str(tensor.dtype).removeprefix("torch."))
     if tensor.layout is not torch.strided or tensor.is_quantized:
-        raise SourceError(
-            "the tensor is sparse or quantized", where=where, remedy="make it dense and floating"
-        )
+        raise SourceError("the tensor is sparse or quantized", where=where, remedy="make it dense and floating")
     if element is None or element.dtype is None:
         raise unsupported_dtype(str(tensor.dtype), where)
     if tensor.is_meta:
@@ -144,9 +139,7 @@ def _torch_unit(name: str, tensor: torch.Tensor, ties: Ties, where: str) -> Unit
             "the tensor is on the meta device and has no values", where=where, remedy="load the weights first"
         )
     if torch.nn.parameter.is_lazy(tensor):
-        raise SourceError(
-            "the parameter is not initialized yet", where=where, remedy="run the module once first"
-        )
+        raise SourceError("the parameter is not initialized yet", where=where, remedy="run the module once first")
     tensor = tensor.detach()
     identity = (
         str(tensor.device),

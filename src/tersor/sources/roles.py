@@ -34,9 +34,7 @@ def role(unit: Unit) -> Role:
         return "vector"
     if unit.dtype in _FLOATING and len(unit.shape) == 2:
         rows, columns = unit.shape
-        if any(hint in name for hint in _EMBEDDING_HINTS) or rows >= max(
-            _TABLE_ROWS, _TABLE_ASPECT * columns
-        ):
+        if any(hint in name for hint in _EMBEDDING_HINTS) or rows >= max(_TABLE_ROWS, _TABLE_ASPECT * columns):
             return "embedding"
     if unit.dtype in _FLOATING and 3 <= len(unit.shape) <= 5:
         return "convolution"

@@ -55,9 +55,7 @@ def _read_header(file: StoredFile) -> tuple[bytes, int]:
     """Return the header's bytes and the offset at which the tensors start."""
     where = str(file.path)
     if file.size < 10:
-        raise SourceError(
-            f"{file.size} bytes are too few for a safetensors file", where=where, remedy=_DAMAGED
-        )
+        raise SourceError(f"{file.size} bytes are too few for a safetensors file", where=where, remedy=_DAMAGED)
     length = int.from_bytes(file.read(0, 8).tobytes(), "little")
     if length > MAX_HEADER_BYTES:
         raise SourceError(
@@ -91,9 +89,7 @@ def unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def parse_json_object(text: bytes, where: str) -> dict[str, Any]:
     """Return the JSON object in `text`; raises `SourceError` for anything else, duplicate keys included."""
     try:
-        value = json.loads(
-            text.decode("utf-8"), object_pairs_hook=unique_pairs, parse_constant=_refuse_constant
-        )
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique_pairs, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise SourceError(f"the JSON is not valid: {error}", where=where, remedy=_DAMAGED) from None
     if not isinstance(value, dict):
@@ -155,20 +151,14 @@ def _layout(name: str, entry: Any, file: str) -> tuple[str, str, tuple[int, ...]
     check_name(name, file)
     where = f"{file}, tensor {name!r}"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:  # pyright: ignore[reportUnknownArgumentType]
-        raise SourceError(
-            "the entry is not exactly dtype, shape and data_offsets", where=where, remedy=_DAMAGED
-        )
+        raise SourceError("the entry is not exactly dtype, shape and data_offsets", where=where, remedy=_DAMAGED)
     fields: dict[str, Any] = entry
     dtype = fields["dtype"]
     if not isinstance(dtype, str) or dtype not in ITEMSIZE:
         raise unsupported_dtype(str(dtype)[:80], where)
     shape = check_shape(fields["shape"], where)
     offsets: Any = fields["data_offsets"]
-    if (
-        not isinstance(offsets, list)
-        or len(offsets) != 2
-        or any(type(offset) is not int for offset in offsets)
-    ):  # pyright: ignore
+    if not isinstance(offsets, list) or len(offsets) != 2 or any(type(offset) is not int for offset in offsets):  # pyright: ignore
         raise SourceError("data_offsets is not a pair of whole numbers", where=where, remedy=_DAMAGED)
     begin: int = offsets[0]
     end: int = offsets[1]

@@ -95,15 +95,11 @@ def _not_called(arguments: tuple[Any, ...]) -> Any:
     raise PickleError("the pickle calls a torch dtype or storage type")
 
 
-def _tensor(
-    storage: Any, offset: Any, shape: Any, strides: Any, element: ElementType | None, metadata: Any
-) -> Any:
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, element: ElementType | None, metadata: Any) -> Any:
     if not isinstance(storage, StorageRecord):
         raise PickleError("a tensor without a storage")
     if metadata:
-        raise PickleError(
-            "a tensor that is lazily conjugated or negated; call .resolve_conj().resolve_neg() first"
-        )
+        raise PickleError("a tensor that is lazily conjugated or negated; call .resolve_conj().resolve_neg() first")
     return TensorRecord(storage, element or storage.element, offset, shape, strides)
 
 

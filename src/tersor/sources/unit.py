@@ -70,9 +70,7 @@ def check_name(name: Any, where: str) -> str:
 def check_shape(shape: Any, where: str) -> tuple[int, ...]:
     """Return `shape` as a tuple, or raise `SourceError`: at most `MAX_RANK` whole numbers of 0 or more."""
     if not isinstance(shape, (list, tuple)):
-        raise SourceError(
-            "the shape is not a list of numbers", where=where, remedy="the file is damaged: get it again"
-        )
+        raise SourceError("the shape is not a list of numbers", where=where, remedy="the file is damaged: get it again")
     entries: list[Any] = list(shape)  # pyright: ignore[reportUnknownArgumentType]
     if len(entries) > MAX_RANK:
         raise SourceError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,10 +53,11 @@ class Report:
     tensors: tuple[TensorRow, ...]
     meta: dict[str, Any]
     predicted: bool = False
-    skipped: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()  # what the source holds beside weights
+    kept_whole: tuple[str, ...] = ()  # tensors with NaN or infinite weights
 
     @classmethod
-    def of(cls, manifest: Manifest, file_bytes: int, skipped: Sequence[str] = ()) -> Report:
+    def of(cls, manifest: Manifest, file_bytes: int) -> Report:
         """The report of a manifest and the size of its file."""
         own = [e for e in manifest.entries if e.tie is None]
         floats = [e for e in own if DTYPES[e.dtype].signed_float]
@@ -69,13 +70,10 @@ class Report:
             file_bytes - manifest.data_size,
             tuple(TensorRow.of(e) for e in manifest.entries),
             dict(manifest.meta),
-            skipped=tuple(skipped),
         )
 
     @classmethod
-    def predict(
-        cls, units: Sequence[Unit], sizes: Mapping[str, int], quantized: set[str], total: int, skipped: Sequence[str]
-    ) -> Report:
+    def predict(cls, units: Sequence[Unit], sizes: Mapping[str, int], quantized: Collection[str], total: int) -> Report:
         """The report of a file that was not written: `sizes` are predicted bytes of the streams of every unit."""
         own = [u for u in units if u.tied_to is None]
         floats = [u for u in own if DTYPES[u.dtype].signed_float]
@@ -89,7 +87,7 @@ class Report:
         ]  # fmt: skip
         return cls(
             total, sum(u.nbytes for u in own), sum(4 * DTYPES[u.dtype].words * u.count for u in floats) + other,
-            sum(u.count for u in floats), total - sum(sizes.values()), tuple(rows), {}, True, tuple(skipped),
+            sum(u.count for u in floats), total - sum(sizes.values()), tuple(rows), {}, predicted=True,
         )  # fmt: skip
 
     @property
@@ -108,9 +106,16 @@ class Report:
         return 8 * self.file_bytes / self.weights if self.weights else math.nan
 
     @property
+    def recipe(self) -> dict[str, Any]:
+        """The method and settings that made the file, as it notes them; empty if it does not."""
+        noted = self.meta.get("recipe")
+        return dict(noted) if isinstance(noted, dict) else {}  # pyright: ignore[reportUnknownArgumentType]
+
+    @property
     def snr_db(self) -> float | None:
         """Signal-to-noise ratio of the decoded weights in decibels; None if nothing was lost or it was not measured."""
-        return self.meta.get("snr_db")
+        noted = self.meta.get("snr_db")
+        return noted if isinstance(noted, float) else None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""
