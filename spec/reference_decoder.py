@@ -1,11 +1,10 @@
 """The reference decoder of the tersor file format 1.0: slow, small, and written from FORMAT.md alone.
 
-It follows the order of the specification; numbers in comments are its sections. Only the standard library is
-used (and a zstd module, if a file has zstd streams).
+It follows the order of the specification, whose sections are cited in comments. It needs the standard library
+only (and a zstd module, if a file has zstd streams). `python reference_decoder.py FILE` lists the tensors; the
+exit status is 1, with an error code, if the file is damaged."""
 
-    python reference_decoder.py FILE        lists the tensors; exit status 1 and an error code if it is damaged
-"""
-
+# fmt: off (at most 500 lines)
 from __future__ import annotations
 
 import math
@@ -14,34 +13,38 @@ import sys
 import zlib
 from array import array
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from importlib import import_module
+from itertools import accumulate, islice
 from pathlib import Path
-from typing import NamedTuple, NoReturn, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 LIMIT = 1 << 28  # bytes of all decoded tensors, and symbols of all streams: minutes of pure Python
 MANIFEST_LIMIT = 1 << 24  # bytes of the inflated manifest; its Python objects take up to 64 times as much
 T = TypeVar("T")
 
 
-class DecodeError(Exception):
-    """A file that cannot be decoded; `code` is one of the codes of section 9."""
-
+class DecodeError(Exception):  # its code is one of section 9
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"[{code}] {message}")
         self.code = code
 
 
-def fail(code: str, message: str) -> NoReturn:
-    raise DecodeError(code, message)
-
-
 def need(condition: bool, code: str, message: str) -> None:
     if not condition:
-        fail(code, message)
+        raise DecodeError(code, message)
+
+
+@contextmanager
+def becomes(code: str, exception: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except exception as error:
+        raise DecodeError(code, str(error)) from None
 
 
 # ---- The hash: XXH3, 64 bits, with a seed (names as in the xxHash specification) ----
-
 M32, M64 = (1 << 32) - 1, (1 << 64) - 1
 PRIME32 = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D)
 PRIME64 = (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5)
@@ -58,13 +61,12 @@ def number(data: bytes, at: int, size: int) -> int:
     return int.from_bytes(data[at : at + size], "little")
 
 
-def key(at: int) -> int:  # two words of the secret, combined
+def secret2(at: int) -> int:
     return number(SECRET, at, 8) ^ number(SECRET, at + 8, 8)
 
 
 def fold(a: int, b: int) -> int:
-    product = (a & M64) * (b & M64)
-    return (product ^ product >> 64) & M64
+    return (a * b ^ a * b >> 64) & M64
 
 
 def avalanche(x: int, shift: int = 37, factor: int = MX1) -> int:
@@ -83,174 +85,127 @@ def mix(data: bytes, at: int, secret_at: int, seed: int) -> int:
 
 def xxh3(data: bytes, seed: int = 0) -> int:
     n = len(data)
-    if n > 240:
-        return xxh3_large(data, seed)
-    acc = n * PRIME64[0]
-    if n > 128:
-        acc = avalanche(acc + sum(mix(data, i, i, seed) for i in range(0, 128, 16)) & M64)
-        acc += sum(mix(data, i, i - 125, seed) for i in range(128, n - 15, 16))
-        return avalanche(acc + mix(data, n - 16, 119, seed) & M64)
-    if n > 16:
-        for i in range(0, (n + 31) // 32 * 16, 16):
-            acc += mix(data, i, 2 * i, seed) + mix(data, n - i - 16, 2 * i + 16, seed)
-        return avalanche(acc & M64)
-    if n > 8:
-        low, high = (
-            (key(24) + seed & M64) ^ number(data, 0, 8),
-            (key(40) - seed & M64) ^ number(data, n - 8, 8),
-        )
-        swapped = int.from_bytes(low.to_bytes(8, "little"), "big")
-        return avalanche(n + swapped + high + fold(low, high) & M64)
-    if n > 3:
-        seed ^= int.from_bytes((seed & M32).to_bytes(4, "little"), "big") << 32
-        x = (key(8) - seed & M64) ^ (number(data, n - 4, 4) | number(data, 0, 4) << 32)
-        x ^= ((x << 49 | x >> 15) ^ (x << 24 | x >> 40)) & M64
-        x = x * MX2 & M64
-        x = (x ^ (x >> 35) + n) * MX2 & M64
-        return x ^ x >> 28
-    if n > 0:
+    if n == 0:
+        return avalanche_xxh64(seed ^ secret2(56))
+    if n <= 3:
         combined = data[n - 1] | n << 8 | data[0] << 16 | data[n >> 1] << 24
         return avalanche_xxh64(((number(SECRET, 0, 4) ^ number(SECRET, 4, 4)) + seed & M64) ^ combined)
-    return avalanche_xxh64(seed ^ key(56))
+    if n <= 8:
+        seed ^= int.from_bytes((seed & M32).to_bytes(4, "little"), "big") << 32
+        x = (secret2(8) - seed & M64) ^ (number(data, n - 4, 4) | number(data, 0, 4) << 32)
+        x = (x ^ ((x << 49 | x >> 15) ^ (x << 24 | x >> 40)) & M64) * MX2 & M64
+        x = (x ^ (x >> 35) + n) * MX2 & M64
+        return x ^ x >> 28
+    if n <= 16:
+        low = (secret2(24) + seed & M64) ^ number(data, 0, 8)
+        high = (secret2(40) - seed & M64) ^ number(data, n - 8, 8)
+        return avalanche(n + int.from_bytes(low.to_bytes(8, "little"), "big") + high + fold(low, high) & M64)
+    if n <= 128:
+        starts = range(0, (n + 31) // 32 * 16, 16)
+        acc = sum(mix(data, i, 2 * i, seed) + mix(data, n - i - 16, 2 * i + 16, seed) for i in starts)
+        return avalanche(n * PRIME64[0] + acc & M64)
+    if n <= 240:
+        acc = avalanche(n * PRIME64[0] + sum(mix(data, i, i, seed) for i in range(0, 128, 16)) & M64)
+        acc += sum(mix(data, i, i - 125, seed) for i in range(128, n - 15, 16))
+        return avalanche(acc + mix(data, n - 16, 119, seed) & M64)
+    return xxh3_large(data, seed)
 
 
 def xxh3_large(data: bytes, seed: int) -> int:
-    n = len(data)
-    words = struct.unpack("<24Q", SECRET)
+    n, words = len(data), struct.unpack("<24Q", SECRET)
     secret = struct.pack("<24Q", *((w - seed if i % 2 else w + seed) & M64 for i, w in enumerate(words)))
     keys = [struct.unpack_from("<8Q", secret, 8 * i) for i in range(17)]  # 16 for stripes, 1 to scramble
-    acc = [PRIME32[2], *PRIME64[:4], PRIME32[1], PRIME64[4], PRIME32[0]]
-
-    def accumulate(at: int, key: tuple[int, ...]) -> None:  # sums may exceed 64 bits: reduced when read
-        for i, word in enumerate(struct.unpack_from("<8Q", data, at)):
-            keyed = word ^ key[i]
+    acc = [PRIME32[2], *PRIME64[:4], PRIME32[1], PRIME64[4], PRIME32[0]]  # exceed 64 bits between scrambles
+    for stripe in range((n - 1) // 64 + 1):
+        last = stripe == (n - 1) // 64
+        key = struct.unpack_from("<8Q", secret, 121) if last else keys[stripe % 16]
+        for i, word in enumerate(struct.unpack_from("<8Q", data, n - 64 if last else 64 * stripe)):
             acc[i ^ 1] += word
-            acc[i] += (keyed & M32) * (keyed >> 32)
-
-    for stripe in range((n - 1) // 64):
-        accumulate(stripe * 64, keys[stripe % 16])
-        if stripe % 16 == 15:
-            acc[:] = [((a & M64) ^ (a & M64) >> 47 ^ keys[16][i]) * PRIME32[0] & M64 for i, a in enumerate(acc)]
-    accumulate(n - 64, struct.unpack_from("<8Q", secret, 121))
-    merged = [(a & M64) ^ k for a, k in zip(acc, struct.unpack_from("<8Q", secret, 11), strict=True)]
-    return avalanche(n * PRIME64[0] + sum(fold(merged[i], merged[i + 1]) for i in (0, 2, 4, 6)) & M64)
+            acc[i] += ((word ^ key[i]) & M32) * ((word ^ key[i]) >> 32)
+        if stripe % 16 == 15 and not last:
+            acc = [((a & M64) ^ (a & M64) >> 47 ^ keys[16][i]) * PRIME32[0] & M64 for i, a in enumerate(acc)]
+    acc = [(a & M64) ^ k for a, k in zip(acc, struct.unpack_from("<8Q", secret, 11), strict=True)]
+    return avalanche(n * PRIME64[0] + sum(fold(acc[i], acc[i + 1]) for i in (0, 2, 4, 6)) & M64)
 
 
 # ---- 2. Header ----
-
-MAGIC = b"\x89TSR\r\n\x1a\n"
-
-
-def read_header(file: bytes) -> tuple[int, int, int]:
-    """Check the header; returns the sizes of the manifest, stored and inflated, and its hash."""
+def read_header(file: bytes) -> tuple[int, int, int]:  # the manifest's sizes, stored and inflated, and hash
     need(len(file) > 0, "empty", "the file is empty")
-    need(file[:8] == MAGIC[: len(file)], "not_tersor", "the file does not start with the magic bytes")
+    need(file[:8] == b"\x89TSR\r\n\x1a\n"[: len(file)], "not_tersor", "the file does not start with the magic")
     need(len(file) >= 56, "truncated", "the file ends inside the header")
-    fields = struct.unpack_from("<8sHHIQQQQQ", file)
-    major, _minor, reserved, file_size, stored_size, inflated_size, manifest_hash, header_hash = fields[1:]
-    need(xxh3(file[:48]) == header_hash, "header_checksum", "the header does not match its hash")
+    major, _, reserved, file_size, stored, inflated, stored_hash, own = struct.unpack_from("<HHIQQQQQ", file, 8)
+    need(xxh3(file[:48]) == own, "header_checksum", "the header does not match its hash")
     need(major == 1, "version", f"major version {major}")
     need(reserved == 0, "reserved", "reserved bytes of the header are not 0")
     need(len(file) >= file_size, "truncated", f"{len(file)} of {file_size} bytes")
     need(len(file) <= file_size, "trailing", f"{len(file)} bytes instead of {file_size}")
-    need(stored_size <= file_size - 56, "manifest_bounds", "the manifest does not fit in the file")
-    return stored_size, inflated_size, manifest_hash
+    need(stored <= file_size - 56, "manifest_bounds", "the manifest does not fit in the file")
+    return stored, inflated, stored_hash
 
 
 # ---- 3. Manifest storage ----
-
-
-def inflate(stored: bytes, size: int) -> bytes:
+def inflate_manifest(file: bytes, limit: int) -> tuple[bytes, int]:  # and the offset behind it in the file
+    stored_size, size, manifest_hash = read_header(file)
+    stored = file[56 : 56 + stored_size]
+    need(xxh3(stored) == manifest_hash, "manifest_checksum", "the manifest does not match its hash")
+    need(size <= limit, "limit", f"a manifest of {size} bytes")
     inflater = zlib.decompressobj()
-    try:
+    with becomes("manifest_deflate", zlib.error):
         manifest = inflater.decompress(stored, size + 1)  # one more byte shows an excess
-    except zlib.error as error:
-        raise DecodeError("manifest_deflate", str(error)) from None
     exact = inflater.eof and not inflater.unused_data and len(manifest) == size
     need(exact, "manifest_deflate", "the manifest does not inflate to its stated size")
-    return manifest
+    return manifest, 56 + stored_size
 
 
 # ---- 4.1 Manifest: encoding, a subset of CBOR ----
-
-
-def read_item(data: bytes, at: int, depth: int = 0) -> tuple[object, int]:
-    """Decode the item at offset `at`; returns it and the offset behind it."""
+def read_item(data: bytes, at: int, depth: int = 0) -> tuple[object, int]:  # and the offset behind it
     need(depth <= 16 and at < len(data), "manifest_encoding", "the manifest ends, or is nested too deep")
     head, at = data[at], at + 1
     major, argument = head >> 5, head & 31
     need(argument < 28 and major != 6, "manifest_encoding", f"unsupported item {head:#x}")
     if argument > 23:
         size = 1 << argument - 24
-        argument = int.from_bytes(data[at : at + size], "big")  # if the data ends here: `at` is checked below
-        at += size
-        least = (24, 1 << 8, 1 << 16, 1 << 32)[size.bit_length() - 1]
-        need(argument >= least or major == 7, "manifest_encoding", "a head is not in its shortest form")
-    need(
-        at + (argument if major in (2, 3) else 0) <= len(data),
-        "manifest_encoding",
-        "the manifest ends in an item",
-    )
-    if major == 0:
-        return argument, at
-    if major == 1:
-        return -1 - argument, at
-    if major == 2:
-        return data[at : at + argument], at + argument
-    if major == 3:
-        try:
-            return data[at : at + argument].decode(), at + argument
-        except UnicodeDecodeError:
-            fail("manifest_encoding", "a text that is not UTF-8")
-    if major == 4:
-        items: list[object] = []
-        for _ in range(argument):  # ends with an error when the data does, however large the argument
-            item, at = read_item(data, at, depth + 1)
-            items.append(item)
-        return items, at
-    if major == 5:
-        entries: dict[str, object] = {}
-        previous = b""
-        for _ in range(argument):
-            start = at
-            name, at = read_item(data, at, depth + 1)
-            ascends = isinstance(name, str) and data[start:at] > previous
+        argument, at = number(data[at : at + size][::-1], 0, 8), at + size  # big endian; `at` is checked below
+        shortest = argument >= (24 if size == 1 else 1 << 4 * size)
+        need(shortest or major == 7, "manifest_encoding", "a head is not in its shortest form")
+    end = at + argument if major in (2, 3) else at
+    need(end <= len(data), "manifest_encoding", "the manifest ends inside an item")
+    if major < 2:
+        return (-1 - argument if major == 1 else argument), at
+    if major < 4:
+        with becomes("manifest_encoding", UnicodeDecodeError):
+            return (data[at:end].decode() if major == 3 else data[at:end]), end
+    if major == 7:
+        if head == 0xFB:
+            return struct.unpack_from(">d", data, at - 8)[0], at
+        need(head in (0xF4, 0xF5, 0xF6), "manifest_encoding", f"unsupported item {head:#x}")
+        return (False, True, None)[head - 0xF4], at
+    items: list[object] = []  # of an array, or keys and values of a map
+    previous = b""
+    for i in range(argument * (major - 3)):  # ends with an error when the data does, however large it is
+        start = at
+        item, at = read_item(data, at, depth + 1)
+        items.append(item)
+        if major == 5 and i % 2 == 0:
+            ascends = isinstance(item, str) and data[start:at] > previous
             need(ascends, "manifest_encoding", "the keys of a map must be text, unique and in order")
             previous = data[start:at]
-            entries[cast(str, name)], at = read_item(data, at, depth + 1)
-        return entries, at
-    if head == 0xFB:
-        return struct.unpack_from(">d", data, at - 8)[0], at
-    need(head in (0xF4, 0xF5, 0xF6), "manifest_encoding", f"unsupported item {head:#x}")
-    return (False, True, None)[head - 0xF4], at
+    return (items if major == 4 else dict(zip(items[::2], items[1::2], strict=True))), at
 
 
 # ---- 4.2 Manifest: contents ----
-
-
-class DType(NamedTuple):
-    word: int  # bytes of a word
-    is_float: bool
-    words: int = 1  # words of an element
-
-
-DTYPES = {name: DType(1, False) for name in ("BOOL", "U8", "I8", "F8_E8M0")}
-DTYPES |= {"U16": DType(2, False), "U32": DType(4, False), "U64": DType(8, False)}
-DTYPES |= {"I16": DType(2, False), "I32": DType(4, False), "I64": DType(8, False)}
-DTYPES |= {
-    "F8_E4M3": DType(1, True),
-    "F8_E5M2": DType(1, True),
-    "F16": DType(2, True),
-    "BF16": DType(2, True),
-}
-DTYPES |= {"F32": DType(4, True), "F64": DType(8, True), "C64": DType(4, True, 2)}
+# dtype -> bytes of a word, and whether its top bit is a sign; an element of C64 has two words
+DTYPES = {"BOOL": (1, False), "U8": (1, False), "U16": (2, False), "U32": (4, False), "U64": (8, False)}
+DTYPES |= {"I8": (1, False), "I16": (2, False), "I32": (4, False), "I64": (8, False), "F8_E8M0": (1, False)}
+DTYPES |= {"F8_E4M3": (1, True), "F8_E5M2": (1, True), "F16": (2, True), "BF16": (2, True)}
+DTYPES |= {"F32": (4, True), "F64": (8, True), "C64": (4, True)}
 TYPES = {"u8": "B", "i8": "b", "i16": "h", "i32": "i"}  # type of a stream -> its code in `struct` and `array`
 
 
 class Stream(NamedTuple):
     coder: str
     type: str
-    count: int
+    length: int  # called count in the specification
     chunk: int
     sizes: list[int]
     checksums: bytes
@@ -261,48 +216,36 @@ class Tensor(NamedTuple):
     name: str
     dtype: str
     shape: tuple[int, ...]
+    words: int
+    word: int  # bytes of a word
     digest: int
     op: str
     parameters: dict[str, object]
     streams: list[Stream]
 
-    @property
-    def words(self) -> int:
-        return math.prod(self.shape) * DTYPES[self.dtype].words
-
 
 def typed(item: object, kind: type[T], *sizes: int, code: str = "manifest_schema") -> T:
-    """The item, if it has this type, and one of these sizes if there are any."""
-    need(
-        type(item) is kind and (not sizes or len(cast(bytes, item)) in sizes),
-        code,
-        f"not a proper {kind.__name__}",
-    )
+    right = type(item) is kind and (not sizes or len(cast(bytes, item)) in sizes)
+    need(right, code, f"not a {kind.__name__}, or not of the right size")
     return cast(T, item)
 
 
 def unsigned(item: object) -> int:
-    need(typed(item, int) >= 0, "manifest_schema", "not an unsigned integer")
+    need(typed(item, int) >= 0, "manifest_schema", "a negative number")
     return cast(int, item)
 
 
 def read_manifest(file: bytes, limit: int = MANIFEST_LIMIT) -> list[tuple[str, Tensor]]:
-    """The names and their tensors; the tensor of a tie is that of another name."""
-    stored_size, size, manifest_hash = read_header(file)
-    stored = file[56 : 56 + stored_size]
-    need(xxh3(stored) == manifest_hash, "manifest_checksum", "the manifest does not match its hash")
-    need(size <= limit, "limit", f"a manifest of {size} bytes")
-    manifest = inflate(stored, size)
+    manifest, offset = inflate_manifest(file, limit)
     item, end = read_item(manifest, 0)
     need(end == len(manifest), "manifest_encoding", "something follows the root")
     root = typed(item, dict)
     need(root.keys() == {"needs", "meta", "tensors"}, "manifest_schema", "the keys of the root")
-    for feature in [typed(feature, str) for feature in typed(root["needs"], list)]:
-        fail("unknown_feature", repr(feature))
+    needs = [typed(feature, str) for feature in typed(root["needs"], list)]
+    need(not needs, "unknown_feature", ", ".join(needs))
     typed(root["meta"], dict)
     entries: list[tuple[str, Tensor]] = []
     names: set[str] = set()
-    offset = 56 + stored_size
     for item in typed(root["tensors"], list):
         fields = typed(item, list, 2, 5)
         name = typed(fields[0], str)
@@ -313,7 +256,7 @@ def read_manifest(file: bytes, limit: int = MANIFEST_LIMIT) -> list[tuple[str, T
             index = unsigned(fields[1])
             earlier = index < len(entries) and entries[index][0] == entries[index][1].name
             need(earlier, "bad_tie", f"{name!r} is tied to number {index}")
-            tensor = entries[index][1]
+            tensor = entries[index][1]  # it has another name than the tie
         else:
             tensor = read_tensor(fields, offset)
             offset += sum(sum(stream.sizes) for stream in tensor.streams)
@@ -327,13 +270,14 @@ def read_tensor(fields: list[object], offset: int) -> Tensor:
     need(dtype in DTYPES, "unknown_dtype", f"{dtype!r} of {name!r}")
     shape = tuple(unsigned(size) for size in typed(fields[2], list))
     need(len(shape) <= 32 and all(size < 1 << 63 for size in shape), "bad_shape", f"of {name!r}")
+    words = math.prod(shape) * (2 if dtype == "C64" else 1)
     digest = number(typed(fields[3], bytes, 8), 0, 8)
     chain = typed(fields[4], list)
     need(len(chain) == 1, "bad_chain", f"{len(chain)} steps in {name!r}")
     step = typed(chain[0], list, 3)
     op = typed(step[0], str)
     need(op in OPS, "unknown_op", f"{op!r} of {name!r}")
-    tensor = Tensor(name, dtype, shape, digest, op, typed(step[1], dict), [])
+    tensor = Tensor(name, dtype, shape, words, DTYPES[dtype][0], digest, op, typed(step[1], dict), [])
     for item in typed(step[2], list):
         tensor.streams.append(read_stream(typed(item, list, 6), offset))
         offset += sum(tensor.streams[-1].sizes)
@@ -354,42 +298,28 @@ def read_stream(fields: list[object], offset: int) -> Stream:
 
 
 # ---- 5. Digest of a decoded tensor ----
-
-
 def tensor_digest(data: bytes, word: int) -> int:
     leaves = (data[at : at + 65536 * word] for at in range(0, len(data), 65536 * word))
     return xxh3(b"".join(xxh3(leaf).to_bytes(8, "little") for leaf in leaves), len(data) // word)
 
 
 # ---- 6. Coders ----
-
-
-def read_pieces(file: bytes, stream: Stream) -> Iterator[bytes]:
-    at = stream.start
-    for i, size in enumerate(stream.sizes):
-        piece = file[at : at + size]
-        right = xxh3(piece) & M32 == number(stream.checksums, 4 * i, 4)
-        need(right, "chunk_checksum", f"the piece at offset {at} does not match its checksum")
-        yield piece
-        at += size
-
-
 def decode_stream(file: bytes, stream: Stream) -> array[int]:
-    code = TYPES[stream.type]
+    code, at, lanes, tables = TYPES[stream.type], stream.start, 0, list[Table]()
     values = array(code)
-    pieces = read_pieces(file, stream)
-    lanes, tables = read_prelude(next(pieces)) if stream.coder == "rans" and stream.count else (0, [])
-    for start, piece in zip(range(0, stream.count, stream.chunk), pieces, strict=True):
-        count = min(stream.chunk, stream.count - start)
-        if stream.coder == "rans":
-            chunk = decode_rans(piece, count, code, lanes, tables)
-        else:
-            plain = piece if stream.coder == "raw" else decode_zstd(piece, count * values.itemsize)
-            chunk = decode_raw(plain, count, code)
-        try:
+    for i, size in enumerate(stream.sizes):
+        piece, at = file[at : at + size], at + size
+        right = xxh3(piece) & M32 == number(stream.checksums, 4 * i, 4)
+        need(right, "chunk_checksum", f"the piece before offset {at} does not match its checksum")
+        if stream.coder == "rans" and i == 0:
+            lanes, tables = read_prelude(piece)
+            continue
+        count = min(stream.chunk, stream.length - len(values))
+        if stream.coder == "zstd":
+            piece = decode_zstd(piece, count * values.itemsize)
+        chunk = decode_rans(piece, count, code, lanes, tables) if lanes else decode_raw(piece, count, code)
+        with becomes("stream_range", OverflowError):  # a value does not fit the type
             values.extend(array(code, chunk))
-        except OverflowError:
-            raise DecodeError("stream_range", f"a value that does not fit {stream.type}") from None
     return values
 
 
@@ -401,107 +331,84 @@ def decode_raw(piece: bytes, count: int, code: str) -> list[int]:
 
 
 def decode_zstd(piece: bytes, size: int) -> bytes:
-    try:
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-        else:
-            from backports import zstd
-    except ImportError:
-        raise DecodeError("zstd_missing", "no zstd module is installed") from None
+    with becomes("zstd_missing", ImportError):
+        zstd = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
     frame = zstd.ZstdDecompressor()
-    try:
-        data = frame.decompress(piece, size + 1)  # one more byte shows an excess
-    except zstd.ZstdError as error:
-        raise DecodeError("zstd", str(error)) from None
+    with becomes("zstd", zstd.ZstdError):
+        data: bytes = frame.decompress(piece, size + 1)  # one more byte shows an excess
     need(frame.eof and not frame.unused_data and len(data) == size, "zstd", "not one frame of the right size")
     return data
 
 
 # ---- 6.1 Prelude ----
+Table = tuple[int, int, list[int]]  # precision, lowest value, frequencies
 
 
-def read_prelude(piece: bytes) -> tuple[int, list[Table]]:
-    """The number of lanes, and the tables."""
+def read_prelude(piece: bytes) -> tuple[int, list[Table]]:  # the number of lanes, and the tables
     need(len(piece) >= 2 and piece[0] <= 5 and piece[1] > 0, "stream_table", "the head of a prelude")
-    bits = Bits(piece[2:])
+    bits = (byte >> i & 1 for byte in piece[2:] for i in range(8))
     tables = [read_table(bits) for _ in range(piece[1])]
-    padding = 8 * len(bits.data) - bits.at
-    need(padding < 8 and bits.take(padding) == 0, "stream_table", "something follows the tables")
+    padding = list(islice(bits, 8))
+    need(len(padding) < 8 and 1 not in padding, "stream_table", "something follows the tables")
     return 1 << piece[0], tables
 
 
 # ---- 6.2 Tables ----
+def take(bits: Iterator[int], count: int) -> int:  # a number, least significant bit first
+    taken = list(islice(bits, count))
+    need(len(taken) == count, "stream_table", "a table is cut off")
+    return sum(bit << i for i, bit in enumerate(taken))
 
 
-class Bits:
-    """A string of bits: the least significant bit of a byte comes first, and so does that of a number."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def take(self, count: int) -> int:
-        start, self.at = self.at, self.at + count
-        need(self.at <= 8 * len(self.data), "stream_table", "a table is cut off")
-        return number(self.data, start >> 3, 6) >> (start & 7) & (1 << count) - 1
-
-    def ones(self, most: int) -> int:
-        count = 0
-        while self.take(1):
-            count += 1
-            need(count <= most, "stream_table", "a code is too long")
-        return count
-
-    def exp_golomb(self, order: int) -> int:
-        b = order + self.ones(31 - order)
-        return (1 << b) + self.take(b) - (1 << order)
-
-    def rice(self, parameter: int) -> int:
-        return self.ones(1024 >> parameter) << parameter | self.take(parameter)
+def take_ones(bits: Iterator[int], most: int) -> int:
+    for count in range(most + 1):
+        if take(bits, 1) == 0:
+            return count
+    raise DecodeError("stream_table", "a code is too long")
 
 
-class Table(NamedTuple):
-    precision: int
-    lowest: int
-    frequencies: list[int]
+def exp_golomb(bits: Iterator[int], order: int) -> int:
+    b = order + take_ones(bits, 31 - order)
+    return (1 << b) + take(bits, b) - (1 << order)
+
+
+def rice(bits: Iterator[int], parameter: int) -> int:
+    return take_ones(bits, 1024 >> parameter) << parameter | take(bits, parameter)
 
 
 def unzigzag(v: int) -> int:
     return v >> 1 ^ -(v & 1)
 
 
-def read_table(bits: Bits) -> Table:
-    precision = 8 + bits.take(3)
-    lowest, alphabet, mode = unzigzag(bits.exp_golomb(4)), 1 + bits.exp_golomb(4), bits.exp_golomb(3)
+def read_table(bits: Iterator[int]) -> Table:
+    precision, lowest = 8 + take(bits, 3), unzigzag(exp_golomb(bits, 4))
+    alphabet, mode = 1 + exp_golomb(bits, 4), exp_golomb(bits, 3)
     need(abs(lowest) <= 1 << 30 and mode < alphabet <= 4096, "stream_table", "the head of a table")
-    predictor, parameter = (bits.take(1), bits.take(3)) if alphabet > 1 else (0, 0)
+    predictor, parameter = (take(bits, 1), take(bits, 3)) if alphabet > 1 else (0, 0)
     largest = 16 * (precision - 4) + 15
     frequencies = [0] * alphabet
     for side in (range(mode - 1, -1, -1), range(mode + 1, alphabet)):
         c1 = c2 = 16 * (precision - 5)  # the last code and the one before it
         for symbol in side:
             prediction = min(max(2 * c1 - c2, 0), largest) if predictor else c1
-            code = prediction + unzigzag(bits.rice(parameter))
+            code = prediction + unzigzag(rice(bits, parameter))
             need(0 <= code <= largest, "stream_table", "the code of a frequency")
             frequencies[symbol] = code if code < 32 else 16 + code % 16 << code // 16 - 1
             c1, c2 = code, c1
     frequencies[mode] = (1 << precision) - sum(frequencies)
     need(frequencies[mode] > 0, "stream_table", "the sum of the frequencies")
-    return Table(precision, lowest, frequencies)
+    return precision, lowest, frequencies
 
 
 # ---- 6.3 Chunks ----
-
-
-def read_varint(piece: bytes, at: int) -> tuple[int, int]:
-    """The number, and the offset behind it."""
-    end = at
-    while end < min(len(piece), at + 9) and piece[end] >= 128:  # 2^64 has ten digits in base 128
-        end += 1
-    need(end < len(piece), "stream_patch", "a varint is cut off")
-    value = sum((byte & 127) << 7 * i for i, byte in enumerate(piece[at : end + 1]))
-    proper = piece[end] < 128 and (piece[end] > 0 or end == at) and value <= M64
-    need(proper, "stream_patch", "a varint is too large, or not in its shortest form")
-    return value, end + 1
+def read_varint(piece: bytes, at: int) -> tuple[int, int]:  # and the offset behind it
+    value = 0
+    for i, byte in enumerate(piece[at : at + 10]):  # 2^64 has ten digits in base 128
+        value |= (byte & 127) << 7 * i
+        if byte < 128:
+            need(value <= M64 and (byte > 0 or i == 0), "stream_patch", "a varint too large or not the shortest")
+            return value, at + i + 1
+    raise DecodeError("stream_patch", "a varint is cut off, or too long")
 
 
 def decode_rans(piece: bytes, count: int, code: str, lanes: int, tables: list[Table]) -> list[int]:
@@ -510,7 +417,6 @@ def decode_rans(piece: bytes, count: int, code: str, lanes: int, tables: list[Ta
         return decode_raw(piece[1:], count, code)
     need(piece[0] < len(tables), "stream_table", f"table {piece[0]} of {len(tables)}")
     precision, lowest, frequencies = tables[piece[0]]
-
     patch_count, at = read_varint(piece, 1)
     need(patch_count <= count, "stream_patch", "more patches than symbols")
     patches: dict[int, int] = {}
@@ -521,18 +427,13 @@ def decode_rans(piece: bytes, count: int, code: str, lanes: int, tables: list[Ta
         position += skipped + 1
         need(position < count and zigzag <= M32, "stream_patch", "a patch outside of its chunk, or too large")
         patches[position] = unzigzag(zigzag)
-
     need(len(piece) - at >= 4 * lanes, "stream_truncated", "a chunk ends before its states")
     states = list(struct.unpack_from(f"<{lanes}I", piece, at))
     need(min(states) >= 1 << 16, "stream_range", "a state is too small")
     at += 4 * lanes
     need((len(piece) - at) % 2 == 0, "stream_trailing", "an odd byte")
-
-    cumulative: list[int] = []
-    symbols: list[int] = []  # slot -> symbol
-    for symbol, f in enumerate(frequencies):
-        cumulative.append(len(symbols))
-        symbols += [symbol] * f
+    cumulative = list(accumulate(frequencies, initial=0))
+    symbols = [k for k, f in enumerate(frequencies) for _ in range(f)]  # one for every slot
     values: list[int] = []
     for i in range(count):
         x = states[i % lanes]
@@ -540,8 +441,7 @@ def decode_rans(piece: bytes, count: int, code: str, lanes: int, tables: list[Ta
         k = symbols[slot]
         x = frequencies[k] * (x >> precision) + slot - cumulative[k]
         if x < 1 << 16:
-            if at == len(piece):
-                fail("stream_truncated", "no word left")
+            need(at < len(piece), "stream_truncated", "no word left")
             x = x << 16 | piece[at] | piece[at + 1] << 8
             at += 2
         states[i % lanes] = x
@@ -554,35 +454,25 @@ def decode_rans(piece: bytes, count: int, code: str, lanes: int, tables: list[Ta
 
 
 # ---- 7. Ops: each checks what the manifest says, and returns the function that decodes ----
-
-
-def check_streams(tensor: Tensor, *expected: tuple[int, tuple[str, ...]]) -> None:
-    """Compare the streams with the expected counts and types."""
-    right = [stream.count for stream in tensor.streams] == [count for count, _ in expected]
+def check_streams(tensor: Tensor, expected: list[tuple[int, tuple[str, ...]]], together: int) -> None:
+    right = [stream.length for stream in tensor.streams] == [count for count, _ in expected]
     need(right, "bad_streams", f"number or counts of the streams of {tensor.name!r}")
     for stream, (_, types) in zip(tensor.streams, expected, strict=True):
         need(stream.type in types, "bad_stream_type", f"{stream.type} in {tensor.name!r}")
-
-
-def check_chunks(streams: list[Stream]) -> None:
-    need(len({stream.chunk for stream in streams}) < 2, "bad_chunk", "streams with different chunks")
+    chunks = {stream.chunk for stream in tensor.streams[:together]}
+    need(len(chunks) < 2, "bad_chunk", f"different chunks in {tensor.name!r}")
 
 
 def raw(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.1
-    word, is_float, _ = DTYPES[tensor.dtype]
+    word, is_float = DTYPES[tensor.dtype]
     need(tensor.parameters.keys() == {"planes"}, "bad_parameters", f"of {tensor.name!r}")
     planes = typed(tensor.parameters["planes"], int, code="bad_parameters")
-    small = tensor.words * word <= 65536
-    need(
-        1 <= planes <= word or (planes == 0 and small),
-        "bad_parameters",
-        f"{planes} planes in {tensor.name!r}",
-    )
+    possible = 1 <= planes <= word or (planes == 0 and tensor.words * word <= 65536)
+    need(possible, "bad_parameters", f"{planes} planes in {tensor.name!r}")
     if planes == 0:
-        check_streams(tensor, (tensor.words * word, ("u8",)))
+        check_streams(tensor, [(tensor.words * word, ("u8",))], 1)
         return lambda: decode_stream(file, tensor.streams[0]).tobytes()
-    check_streams(tensor, *[(tensor.words, ("u8",))] * planes)
-    check_chunks(tensor.streams)
+    check_streams(tensor, [(tensor.words, ("u8",))] * planes, planes)
 
     def decode_words() -> bytes:
         out = bytearray()
@@ -596,19 +486,16 @@ def raw(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.1
     return decode_words
 
 
-def f32(x: float) -> float:
-    """Round a number to binary32. This makes a sum or product of two binary32 numbers in doubles correct:
-    the product is exact in a double; the sum may be rounded to 53 bits before it is rounded to 24, but that
-    gives what rounding once gives, because 53 >= 2 * 24 + 2."""
-    return struct.unpack("<f", pack("f", x))[0]
-
-
-def pack(code: str, x: float) -> bytes:
-    """`struct.pack` rounds to nearest even, but refuses what rounds to infinity."""
+def pack(code: str, x: float) -> bytes:  # `struct.pack` rounds to nearest even, but refuses to overflow
     try:
         return struct.pack("<" + code, x)
     except OverflowError:
         return struct.pack("<" + code, math.copysign(math.inf, x))
+
+
+def f32(x: float) -> float:  # rounds correctly what is the product or sum of two binary32 numbers: the product is
+    # exact in a double; a sum may be rounded to 53 bits first, which is harmless, because 53 >= 2 * 24 + 2
+    return cast(float, struct.unpack("<f", pack("f", x))[0])
 
 
 @lru_cache(maxsize=1 << 16)
@@ -628,13 +515,12 @@ def uniform(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.2
     steps = struct.unpack(f"<{len(packed) // 4}f", packed)
     offset = struct.unpack("<f", typed(tensor.parameters["offset"], bytes, 4, code=bad))[0]
     low = typed(tensor.parameters["low"], int, code=bad)
-    need(all(0 < s < math.inf for s in steps) and -1 < offset < math.inf and 0 <= low <= 8, bad, "out of range")
+    need(all(0 < step < math.inf for step in steps), bad, "a step is not finite and positive")
+    need(-1 < offset < math.inf and 0 <= low <= 8, bad, "offset or low are out of range")
     need(len(steps) == 1 or len(tensor.shape) > 0, bad, f"{tensor.name!r} has no rows")
-    expected = [(words, tuple(TYPES))]
-    expected += [(words, ("u8",))] if low > 0 else []
-    expected += [(tensor.shape[0], ("u8",))] if len(steps) > 1 else []
-    check_streams(tensor, *expected)
-    check_chunks(tensor.streams[: 2 if low > 0 else 1])
+    expected = [(words, tuple(TYPES)), (words, ("u8",))][: 2 if low > 0 else 1]
+    expected += [(rows, ("u8",)) for rows in tensor.shape[:1] if len(steps) > 1]
+    check_streams(tensor, expected, 2 if low > 0 else 1)
 
     def decode_words() -> bytes:
         high = decode_stream(file, tensor.streams[0])
@@ -646,8 +532,7 @@ def uniform(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.2
         need(max(rows, default=0) < len(steps), "stream_range", "the number of a step is too large")
         out = bytearray()
         for i, h in enumerate(high):
-            row = i * len(rows) // words
-            out += element((h << low) + lows[i], steps[rows[row]], offset, tensor.dtype)
+            out += element((h << low) + lows[i], steps[rows[i * len(rows) // words]], offset, tensor.dtype)
         return bytes(out)
 
     return decode_words
@@ -655,51 +540,39 @@ def uniform(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.2
 
 OPS = {"raw": raw, "uniform": uniform}
 
-
 # ---- The whole file ----
+Decoded = tuple[str, tuple[int, ...], bytes]  # dtype, shape and bytes of a tensor
 
 
-def decode(
-    data: bytes, limit: int = LIMIT, manifest_limit: int = MANIFEST_LIMIT
-) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    """Decode a tersor file: name -> (dtype, shape, bytes of the tensor). Raises DecodeError and nothing else."""
+def decode(data: bytes, limit: int = LIMIT, manifest_limit: int = MANIFEST_LIMIT) -> dict[str, Decoded]:
+    """Decode a tersor file; the keys are the names. Raises DecodeError and nothing else."""
     entries = read_manifest(data, manifest_limit)
-    decoders = {tensor.name: OPS[tensor.op](data, tensor) for _, tensor in entries}
-    tensors = [tensor for name, tensor in entries if name == tensor.name]
-    size = sum(tensor.words * DTYPES[tensor.dtype].word for tensor in tensors)
-    symbols = sum(stream.count for tensor in tensors for stream in tensor.streams)
+    tensors = {tensor.name: tensor for _, tensor in entries}
+    decoders = {name: OPS[tensor.op](data, tensor) for name, tensor in tensors.items()}
+    size = sum(tensor.words * tensor.word for tensor in tensors.values())
+    symbols = sum(stream.length for tensor in tensors.values() for stream in tensor.streams)
     need(max(size, symbols) <= limit, "limit", f"{size} bytes of tensors, {symbols} symbols")
-    results: dict[str, tuple[str, tuple[int, ...], bytes]] = {}
-    for tensor in tensors:
-        decoded = decoders[tensor.name]()
-        right = tensor_digest(decoded, DTYPES[tensor.dtype].word) == tensor.digest
-        need(right, "digest", f"{tensor.name!r} decodes to something else")
-        results[tensor.name] = (tensor.dtype, tensor.shape, decoded)
+    results: dict[str, Decoded] = {}
+    for name, tensor in tensors.items():
+        decoded = decoders[name]()
+        right = tensor_digest(decoded, tensor.word) == tensor.digest
+        need(right, "digest", f"{name!r} decodes to something else")
+        results[name] = (tensor.dtype, tensor.shape, decoded)
     return {name: results[tensor.name] for name, tensor in entries}
 
 
-def main(arguments: list[str]) -> int:
-    if len(arguments) != 1:
-        print("usage: reference_decoder.py FILE", file=sys.stderr)
-        return 2
-    try:
-        file = Path(arguments[0]).read_bytes()
-        decode(file)
-    except DecodeError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(
-            f"[{'missing' if isinstance(error, FileNotFoundError) else 'unreadable'}] {error}",
-            file=sys.stderr,
-        )
-        return 1
+def main(path: str) -> None:
+    with becomes("unreadable", OSError), becomes("missing", FileNotFoundError):
+        file = Path(path).read_bytes()
+    decode(file)
     for name, tensor in read_manifest(file):
         tie = "" if name == tensor.name else f"(tied to {tensor.name!r})"
         print(f"{tensor.digest:016x}", tensor.dtype, list(tensor.shape), repr(name), tie)
     print("ok")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        main(sys.argv[1] if len(sys.argv) == 2 else sys.exit("usage: reference_decoder.py FILE"))
+    except DecodeError as error:
+        sys.exit(str(error))

@@ -1,6 +1,7 @@
 """tersor: zstd for trained neural networks.
 
-A trained model and a size in, one small file out, and the same weights back, fast and bit for bit the ones that were measured.
+A trained model and a size in, one small file out, and the same weights back, fast and bit for bit the ones that were
+measured.
 """
 
 from __future__ import annotations

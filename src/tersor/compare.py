@@ -56,7 +56,8 @@ class _Tensor:
 
 
 def compare(a: Any, b: Any) -> Comparison:
-    """Compare two models; one tensor of each is in memory at a time. The sum of squares of A over that of A - B is the SNR."""
+    """Compare two models; one tensor of each is in memory at a time. The sum of squares of A over that of A -
+    B is the SNR."""
     left, right = _tensors(a), _tensors(b)
     rows: list[TensorDifference] = []
     energy = error = 0.0

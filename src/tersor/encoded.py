@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ class Encoded:
 
     entry: Entry
     pieces: tuple[bytes, ...]
-    distortion: Distortion = Distortion()
+    distortion: Distortion = field(default_factory=Distortion)
 
     @property
     def nbytes(self) -> int:

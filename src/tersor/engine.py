@@ -32,7 +32,7 @@ from tersor.sources import ITEMSIZE, Source, Unit, open_source
 
 SAMPLES = 2**22
 """Weights of all units together that are kept in memory to predict sizes."""
-LOWEST_PRICE, HIGHEST_PRICE = 1e-24, 1e12
+LOWEST_PRICE, HIGHEST_PRICE = 1e-30, 1e12
 LOSSLESS_SHARE = 0.5
 """A budget above this share of the source may have room for every bit: that is tried first."""
 
@@ -80,12 +80,14 @@ def compress(
 ) -> Report:
     """Compress a model into one file of the asked size.
 
-    `source` is what `open_source` takes: a path, a `torch.nn.Module`, a mapping of arrays. The size is that of the whole file: at
-    most `source bytes / ratio`, `size` bytes, or `bits` per weight, and at most 0.5 % below; `lossless` keeps every bit
-    instead. Tensors with NaN or infinite weights are kept bit for bit and named in the report, or refused (`nonfinite="fail"`).
+    `source` is what `open_source` takes: a path, a `torch.nn.Module`, a mapping of arrays. The size is that of the
+    whole file: at most `source bytes / ratio`, `size` bytes, or `bits` per weight, and at most 0.5 % below;
+    `lossless` keeps every bit instead. Tensors with NaN or infinite weights are kept bit for bit and named in the
+    report, or refused (`nonfinite="fail"`).
 
-    A run that is killed leaves its work in a hidden folder beside `output`; with `resume` it goes on from there. `dry_run` plans
-    and predicts but writes nothing. Raises `SourceError`, `BudgetError` (with what can be reached) or `OutputError`.
+    A run that is killed leaves its work in a hidden folder beside `output`; with `resume` it goes on from there.
+    `dry_run` plans and predicts but writes nothing. Raises `SourceError`, `BudgetError` (with what can be reached)
+    or `OutputError`.
     """
     path = Path(output)
     if not overwrite and not dry_run:
@@ -291,11 +293,11 @@ class _Job:
         return start, min(slope, -0.01)
 
     def _too_small(self, budget: int, smallest: int) -> BudgetError:
-        ratio = self.source_bytes / smallest
+        reachable = f"the smallest file that method {self.method.name} makes of it has about {smallest:,} bytes"
         return BudgetError(
             f"{budget:,} bytes cannot be reached",
             where=self.source.label,
-            remedy=f"the smallest file that method {self.method.name} makes of it has about {smallest:,} bytes ({ratio:.1f}x)",
+            remedy=f"{reachable} ({self.source_bytes / smallest:.1f}x)",
         )
 
     # -- the file ----------------------------------------------------------------------------------------------------

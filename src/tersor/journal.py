@@ -1,8 +1,8 @@
 """The work folder of a compression: what is done stays done when the run is killed.
 
-Every finished unit is one file, named by what it depends on and written atomically; every measured size is one line of a log.
-A run that resumes finds them and goes on. The folder belongs to one job (source, recipe, budget, version); another job never
-reads it.
+Every finished unit is one file, named by what it depends on and written atomically; every measured size is one line
+of a log. A run that resumes finds them and goes on. The folder belongs to one job (source, recipe, budget, version);
+another job never reads it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def for_each(work: Callable[[Unit], T], units: Sequence[Unit], workers: int, don
 
     The first error ends the work: units that have not begun are dropped, those under way finish first.
     """
-    results: list[T | None] = [None] * len(units)
+    results: dict[int, T] = {}
     finished = 0
     running: dict[Future[T], int] = {}
 
@@ -41,4 +41,4 @@ def for_each(work: Callable[[Unit], T], units: Sequence[Unit], workers: int, don
             running[pool.submit(work, unit)] = index
         while running:
             collect()
-    return [r for r in results]  # type: ignore[misc]  # all are filled
+    return [results[index] for index in range(len(units))]

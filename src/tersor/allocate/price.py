@@ -1,7 +1,7 @@
 """The price of a bit at which a whole file just fits its budget.
 
-Sizes fall as the price rises. A cheap prediction finds the neighbourhood, real sizes decide: the search ends with a price at
-which the *file* was measured, at most `TOLERANCE` below the budget.
+Sizes fall as the price rises. A cheap prediction finds the neighbourhood, real sizes decide: the search ends with a
+price at which the *file* was measured, at most `TOLERANCE` below the budget.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ def search(
 ) -> Trials:
     """Measure real sizes until one lies within TOLERANCE below `budget`, or nothing more can be gained.
 
-    `start` is a good guess; `slope` is d log(size) / d log(price) there. A bracket of one price above and one below the budget
-    is kept as soon as there are both; the next price is interpolated between them, or extrapolated by the slope.
+    `start` is a good guess; `slope` is d log(size) / d log(price) there. A bracket of one price above and one below
+    the budget is kept as soon as there are both; the next price is interpolated between them, or extrapolated by the
+    slope.
     """
     trials = trials or Trials()
     price, aim = start, budget * (1 - AIM)
@@ -72,7 +73,8 @@ def search(
 
 
 def _between(low: float, low_size: int, high: float, high_size: int, aim: float, *, halve: bool) -> float:
-    """A price strictly inside low .. high: interpolated in logarithms, or now and then the middle, lest one end sticks."""
+    """A price strictly inside low .. high: interpolated in logarithms, or now and then the middle, lest one
+    end sticks."""
     share = 0.5
     if not halve and low_size != high_size:
         share = (math.log(low_size) - math.log(aim)) / (math.log(low_size) - math.log(high_size))

@@ -69,10 +69,11 @@ def encode(symbols: Symbols, kind: str, histograms: list[rans.Histogram] | None 
         pieces = [zstd.pack(_plain(symbols.values(k), kind)) for k in range(symbols.chunks)]
         if sum(map(len, pieces)) < min(plan.nbytes, stored):
             return _encoded("zstd", symbols, kind, pieces)
-    if stored <= plan.nbytes:
-        return _encoded("raw", symbols, kind, [_plain(symbols.values(k), kind) for k in range(symbols.chunks)])
-    chunks = [plan.pieces(k, symbols.values(k)) for k in range(symbols.chunks)]
-    return _encoded("rans", symbols, kind, [plan.prelude, *chunks])
+    if plan.nbytes < stored:
+        pieces = [plan.prelude, *(plan.pieces(k, symbols.values(k)) for k in range(symbols.chunks))]
+        if sum(map(len, pieces)) < stored:  # the plan guesses at patches: far values take more
+            return _encoded("rans", symbols, kind, pieces)
+    return _encoded("raw", symbols, kind, [_plain(symbols.values(k), kind) for k in range(symbols.chunks)])
 
 
 def _plain(values: Integers, kind: str) -> bytes:

@@ -23,6 +23,11 @@ PRECISION_PENALTY = 2e-4
 """Size a bit of precision must save: each one doubles the decoder's table, which then leaves the first-level cache."""
 MAX_TABLES = 255
 VERBATIM = 255
+WIDEST = 65536
+"""Most values a histogram lists."""
+FARTHEST = 2**31 - 8
+"""No table starts this far from zero: section 6.2 of the specification codes the lowest value in 31 bits and a
+little."""
 PATCH_BITS = 28.0
 """Rough price of a value outside the table: position and value."""
 
@@ -46,10 +51,14 @@ class Histogram(NamedTuple):
             return kept._replace(total=self.total + other.total)
         lowest = min(self.lowest, other.lowest)
         highest = max(self.lowest + self.counts.size, other.lowest + other.counts.size)
+        if highest - lowest > WIDEST:  # list those around zero, as the native core does within one chunk
+            lowest = min(max(lowest, -WIDEST // 2), WIDEST // 2)
+            highest = max(lowest + 1, min(highest, lowest + WIDEST))
         counts = np.zeros(highest - lowest, np.uint64)
         for part in (self, other):
-            start = part.lowest - lowest
-            counts[start : start + part.counts.size] += part.counts
+            first, last = max(lowest, part.lowest), min(highest, part.lowest + part.counts.size)
+            if first < last:
+                counts[first - lowest : last - lowest] += part.counts[first - part.lowest : last - part.lowest]
         return Histogram(lowest, counts, self.total + other.total)
 
     @property
@@ -138,7 +147,10 @@ def _windows(histogram: Histogram) -> list[tuple[int, npt.NDArray[np.uint64]]]:
         if last - first > MAX_ALPHABET:
             first = _densest(counts)
             last = min(first + MAX_ALPHABET, counts.size)
-        windows[first, last] = None
+        if abs(histogram.lowest + first) < FARTHEST:
+            windows[first, last] = None
+    if not windows:
+        return [(0, np.ones(1, np.uint64))]
     return [(histogram.lowest + a, np.ascontiguousarray(counts[a:b])) for a, b in windows]
 
 
@@ -180,7 +192,8 @@ def plan(histograms: list[Histogram], *, verbatim: bool = False) -> Plan:
         best = int(np.argmin(costs))
         if len(histograms) > 1 and len(tables) < MAX_TABLES and costs[best] - histogram.entropy_bits > 200:
             own = fit(histogram)
-            if own.payload_bits(histogram) + 8 * own.side_bytes < costs[best]:
+            rival = min(costs[best], 8.0 * histogram.total) if verbatim else costs[best]
+            if own.payload_bits(histogram) + 8 * own.side_bytes < rival:
                 best = len(tables)
                 tables.append(own)
                 costs.append(own.payload_bits(histogram))

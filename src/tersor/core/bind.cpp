@@ -218,15 +218,11 @@ nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> split_planes(Input data, uint32_t s
     return to_numpy(std::move(out));
 }
 
-// Levels of the weights; the sum of |w| / step - |q| over the non-zero ones, and their number.
-std::pair<double, uint64_t> quantize(Floats weights, float step, float offset, Floats bits,
+void quantize(Floats weights, float step, Floats bits,
               nb::ndarray<int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> levels) {
     if (levels.size() != weights.size() || bits.size() % 2 != 1 || !(step > 0)) throw StreamError("argument");
     nb::gil_scoped_release release;
-    tsr_residual residual;
-    tsr_quantize(weights.data(), weights.size(), step, offset, bits.data(), static_cast<int32_t>(bits.size() / 2),
-                 levels.data(), &residual);
-    return {residual.sum, residual.nonzero};
+    tsr_quantize(weights.data(), weights.size(), step, bits.data(), static_cast<int32_t>(bits.size() / 2), levels.data());
 }
 
 } // namespace
@@ -246,5 +242,5 @@ NB_MODULE(_core, m) {
     m.def("write_prelude", &write_prelude, "lanes_log2"_a, "tables"_a);
     m.def("encode_chunk", &encode_chunk, "values"_a, "prelude"_a, "table_index"_a);
     m.def("split_planes", &split_planes, "data"_a, "stored"_a, "width"_a, "rotate"_a);
-    m.def("quantize", &quantize, "weights"_a, "step"_a, "offset"_a, "bits"_a, "levels"_a);
+    m.def("quantize", &quantize, "weights"_a, "step"_a, "bits"_a, "levels"_a);
 }

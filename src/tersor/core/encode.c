@@ -7,33 +7,21 @@
 
 /* -- rounding and counting ---------------------------------------------------------------------------------------- */
 
-void tsr_quantize(const float *weights, size_t n, float step, float offset, const float *bits, int32_t limit,
-                  int32_t *levels, tsr_residual *residual) {
+void tsr_quantize(const float *weights, size_t n, float step, const float *bits, int32_t limit, int32_t *levels) {
     const float inverse = 1.0f / step, most = 16777216.0f;
     const float *price = bits + limit;
-    double sum = 0;
-    uint64_t nonzero = 0;
     for (size_t i = 0; i < n; i++) {
         float target = weights[i] * inverse, size = fabsf(target);
         size = size < most ? size : most;
-        float shifted = size - offset; /* what |q| should be, unless q is 0 */
-        shifted = shifted > 0 ? shifted : 0;
-        int32_t sign = target < 0 ? -1 : 1, nearest = (int32_t)(shifted + 0.5f);
-        nearest += nearest == 0; /* zero is compared on its own below */
-        int32_t lower = nearest - (nearest > 1);
+        int32_t sign = target < 0 ? -1 : 1, nearest = (int32_t)(size + 0.5f), lower = nearest - (nearest > 0);
         int32_t a = nearest < limit ? nearest : limit, b = lower < limit ? lower : limit;
-        float error = size - offset - (float)nearest, lower_error = size - offset - (float)lower;
+        float error = size - (float)nearest, lower_error = size - (float)lower;
         float cost = error * error + price[sign * a], lower_cost = lower_error * lower_error + price[sign * b];
         float zero_cost = size * size + price[0];
         int32_t best = lower_cost < cost ? lower : nearest;
         float best_cost = lower_cost < cost ? lower_cost : cost;
-        int used = zero_cost > best_cost;
-        levels[i] = used ? sign * best : 0;
-        sum += used ? (double)(size - (float)best) : 0.0;
-        nonzero += (uint64_t)used;
+        levels[i] = zero_cost < best_cost ? 0 : sign * best;
     }
-    residual->sum = sum;
-    residual->nonzero = nonzero;
 }
 
 void tsr_minmax(const int32_t *values, size_t n, int32_t *smallest, int32_t *largest) {

@@ -140,16 +140,10 @@ void tsr_minmax(const int32_t *values, size_t n, int32_t *smallest, int32_t *lar
 /* Splits elements into byte planes, the inverse of tsr_planes_decode: planes[k] receives n bytes. */
 void tsr_planes_split(const void *data, uint64_t n, uint32_t stored, uint32_t width, int rotate, uint8_t *const *planes);
 
-typedef struct {
-    double sum;       /* of |w| / step - |q| over the non-zero levels: divided by their number, the best offset */
-    uint64_t nonzero; /* number of non-zero levels */
-} tsr_residual;
-
-/* Entropy-constrained rounding of n weights to levels of one step, rebuilt as sign(q) (|q| + offset) step: minimises
- * (error / step)^2 + bits[q] over the nearest level, its neighbour towards zero, and zero. `bits` is the price (already
- * times lambda) of the levels -limit .. limit; beyond, it is that of the limit. Levels are clamped to +-2^24. */
-void tsr_quantize(const float *weights, size_t n, float step, float offset, const float *bits, int32_t limit,
-                  int32_t *levels, tsr_residual *residual);
+/* Entropy-constrained rounding of n weights to levels of one step: minimises (w / step - q)^2 + bits[q] over the level
+ * nearest to w / step, its neighbour towards zero, and zero. `bits` is the price (already times lambda) of the levels
+ * -limit .. limit; beyond, it is that of the limit. Levels are clamped to +-2^24. */
+void tsr_quantize(const float *weights, size_t n, float step, const float *bits, int32_t limit, int32_t *levels);
 
 #ifdef __cplusplus
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TypeAlias
 
-Value: TypeAlias = "int | float | bool | str | bytes | None | list[Value] | dict[str, Value]"
+Value: TypeAlias = "int | float | bool | str | bytes | list[Value] | dict[str, Value] | None"
 
 MAX_DEPTH = 16
 

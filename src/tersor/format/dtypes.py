@@ -46,6 +46,11 @@ DTYPES: dict[str, DType] = {
 }
 
 
+def view_floats(data: Bytes, dtype: str) -> npt.NDArray[np.floating]:
+    """Bytes of F16, F32 or F64 elements as an array of them."""
+    return data.view({"F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype])
+
+
 def to_numpy(data: Bytes, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
     """View stored bytes as an array; types numpy lacks (BF16, the 8-bit floats) widen exactly to float32."""
     name = DTYPES[dtype].numpy
@@ -65,11 +70,12 @@ def _float8_table(exponent_bits: int, *, infinities: bool) -> npt.NDArray[np.flo
     """Values of all 256 bytes of an 8-bit float (OCP 8-bit floating point specification 1.0)."""
     mantissa_bits = 7 - exponent_bits
     bias = 2 ** (exponent_bits - 1) - 1
-    codes = np.arange(256)
+    codes: npt.NDArray[np.int64] = np.arange(256)
     sign = np.where(codes >> 7, -1.0, 1.0)
     exponent = (codes >> mantissa_bits) & (2**exponent_bits - 1)
     mantissa = (codes & (2**mantissa_bits - 1)) / 2.0**mantissa_bits
-    values = sign * np.where(exponent == 0, mantissa * 2.0 ** (1 - bias), (1 + mantissa) * 2.0 ** (exponent - bias))
+    subnormal, normal = mantissa * 2.0 ** (1 - bias), (1 + mantissa) * np.exp2(exponent - bias)
+    values: npt.NDArray[np.float64] = sign * np.where(exponent == 0, subnormal, normal)
     top = exponent == 2**exponent_bits - 1
     if infinities:
         values[top] = np.where(mantissa[top] == 0, sign[top] * np.inf, np.nan)

@@ -169,6 +169,11 @@ class _Checker:
             raise self.fail(code, "expected a whole number below 2^63", where)
         return value
 
+    def map(self, value: Any, where: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.fail("manifest_schema", "expected a map", where)
+        return value  # pyright: ignore[reportUnknownVariableType]
+
     def text(self, value: Any, where: str) -> str:
         if not isinstance(value, str):
             raise self.fail("manifest_schema", "expected text", where)
@@ -187,8 +192,7 @@ class _Checker:
                     where="manifest",
                     remedy="update tersor",
                 )
-        if not isinstance(fields["meta"], dict):
-            raise self.fail("manifest_schema", "expected a map", "meta")
+        meta = self.map(fields["meta"], "meta")
         tensors = self.items(fields["tensors"], None, "tensors")
         self.limits.check("the number of tensors", len(tensors), self.limits.tensors, "tensors")
         entries: list[Entry] = []
@@ -199,7 +203,7 @@ class _Checker:
                 raise self.fail("duplicate_name", f"two tensors are called {entry.name!r}", f"tensor {index}")
             names.add(entry.name)
             entries.append(entry)
-        return Manifest(tuple(entries), fields["meta"], needs)
+        return Manifest(tuple(entries), meta, needs)
 
     def entry(self, raw: Any, earlier: list[Entry], where: str) -> Entry:
         parts = self.items(raw, None, where)
@@ -239,10 +243,10 @@ class _Checker:
         op = self.text(op, where)
         if op not in OPS:
             raise UnsupportedError("unknown_op", f"unknown op {op!r}", where=where, remedy="update tersor")
-        if not isinstance(parameters, dict):
-            raise self.fail("manifest_schema", "parameters are a map", where)
         items = self.items(streams, None, where)
-        return Step(op, parameters, tuple(self.stream(s, f"{where}, stream {k}") for k, s in enumerate(items)))
+        return Step(
+            op, self.map(parameters, where), tuple(self.stream(s, f"{where}, stream {k}") for k, s in enumerate(items))
+        )
 
     def stream(self, raw: Any, where: str) -> Stream:
         coder, kind, count, chunk, sizes, checksums = self.items(raw, 6, where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -30,13 +30,15 @@ Readable = str | os.PathLike[str] | bytes | BinaryIO
 
 
 class TensorFile(Mapping[str, Array]):
-    """An open tersor file: a read-only mapping from names to arrays that decodes what is asked for, when it is asked for.
+    """An open tersor file: a read-only mapping from names to arrays that decodes what is asked for, when it is asked
+    for.
 
     `source` is a path, the bytes themselves, or a seekable binary file. `workers` threads decode the chunks of large
     tensors and, in `load`, several tensors at once. Arrays have the dtype that was stored; BF16 and the 8-bit floats,
     which numpy lacks, widen exactly to float32 (`stored` gives their bytes). Safe to use from many threads.
 
-    Raises `FormatError` with a code for a damaged or hostile file, `LimitError` for one that asks for more than `limits`.
+    Raises `FormatError` with a code for a damaged or hostile file, `LimitError` for one that asks for more than
+    `limits`.
     """
 
     def __init__(self, source: Readable, *, limits: Limits | None = None, workers: int | None = None) -> None:
@@ -109,8 +111,12 @@ class TensorFile(Mapping[str, Array]):
         out = np.empty(self.entry(name).nbytes, np.uint8)
         bounds = list(pairwise(accumulate((n * decoder.width for n in decoder.counts), initial=0)))
         pieces = [out[a:b] for a, b in bounds]
-        run = self._executor().map if len(pieces) > 1 and self.workers > 1 else map
-        self._check_digest(name, list(run(decoder.decode, range(len(pieces)), pieces)))
+        leaves: Iterable[Leaves]
+        if len(pieces) > 1 and self.workers > 1:
+            leaves = self._executor().map(decoder.decode, range(len(pieces)), pieces)
+        else:
+            leaves = map(decoder.decode, range(len(pieces)), pieces)
+        self._check_digest(name, list(leaves))
         return out
 
     def chunks(self, name: str) -> Iterator[Bytes]:

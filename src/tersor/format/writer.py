@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -40,7 +40,7 @@ def write(path: Path, manifest: Manifest, pieces: Iterable[bytes], *, overwrite:
 
 
 @contextmanager
-def atomic_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, overwrite: bool = False) -> Generator[BinaryIO]:
     """A binary file that appears under `path` complete and flushed to disk, or not at all."""
     if not overwrite:
         refuse_existing(path)

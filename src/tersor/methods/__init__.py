@@ -47,7 +47,8 @@ METHODS = (Nearest,)
 
 
 def parse_method(name: str, settings: Sequence[str]) -> Method:
-    """The method called `name` with settings of the form NAME=VALUE; raises `SettingError` for what it does not have."""
+    """The method called `name` with settings of the form NAME=VALUE; raises `SettingError` for what it does
+    not have."""
     known = {method.name: method for method in METHODS}
     if name not in known:
         raise SettingError(f"there is no method {name!r}", remedy=f"choose one of {', '.join(known)}")

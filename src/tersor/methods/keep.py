@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tersor.encoded import Distortion, Encoded, seal
-from tersor.format.dtypes import DTYPES, Bytes
+from tersor.format.dtypes import DTYPES, Bytes, view_floats
 from tersor.ops import raw
 from tersor.sources import Unit
 
@@ -29,12 +29,13 @@ def rounded(unit: Unit, data: Bytes) -> Encoded:
         return lossless(unit, data)
     short = _round_words(data, DTYPES[unit.dtype].width, stored)
     step, streams = raw.encode_step(short, unit.dtype, stored)
-    name = DTYPES[unit.dtype].numpy or ""
     exact = lossless(unit, data)
     encoded = seal(unit.name, unit.dtype, unit.shape, step, streams)
     if exact.nbytes <= encoded.nbytes:  # ones, zeros, weights that were rounded before
         return exact
-    return Encoded(encoded.entry, encoded.pieces, Distortion.between(data.view(name), short.view(name)))
+    return Encoded(
+        encoded.entry, encoded.pieces, Distortion.between(view_floats(data, unit.dtype), view_floats(short, unit.dtype))
+    )
 
 
 def _round_words(data: Bytes, width: int, stored: int) -> Bytes:
@@ -60,4 +61,4 @@ def _finite(data: Bytes, dtype: str) -> bool:
     if dtype == "BF16":
         words: npt.NDArray[np.uint16] = data.view("<u2")
         return bool(((words & 0x7F80) != 0x7F80).all())
-    return bool(np.isfinite(data.view(DTYPES[dtype].numpy)).all())
+    return bool(np.isfinite(view_floats(data, dtype)).all())

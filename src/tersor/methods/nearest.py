@@ -1,9 +1,13 @@
 """Method `nearest`: entropy-constrained rounding to one uniform grid a tensor, without data.
 
-One price of a bit, in squared error per bit, holds for the whole model. Minimising error + price * bits over a step s at high
-rate gives s^2 = 6 price / ln 2 (from D = s^2 / 12 and dD/dR = -2 ln 2 D), so every tensor has the same step, up to the weight
-its error is given; and a level is worth its bits only if it saves price * bits of squared error, which in units of the step is
-ln 2 / 6 a bit (rate-distortion optimised quantization: Sullivan 1996, and the NNC standard's encoder).
+One price of a bit holds for the whole model. It buys *mean* squared error: the error of a tensor of n weights counts
+1/n, because tensors turn out to be about equally sensitive as wholes, whatever their size (docs/decisions/0003).
+Minimising error / n + price * bits over a step s at high rate (error = n s^2 / 12, d error / d bits = -2 ln 2 error)
+gives s^2 = 6 n price / ln 2.
+
+A level is worth its bits only if it saves their price in squared error (rate-distortion optimised quantization, as
+in the encoders of the NNC standard). Rounding towards zero to save bits shrinks the weights, and shrinkage adds up
+over layers, so that each tensor's step is stretched by the gain that undoes it.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from tersor import _core
 from tersor.coders import Symbols, integer_type
 from tersor.coders.rans import Histogram
 from tersor.encoded import Distortion, Encoded, seal
-from tersor.format.dtypes import DTYPES, Bytes, widen_bf16
+from tersor.format.dtypes import DTYPES, Bytes, view_floats, widen_bf16
 from tersor.methods import keep
 from tersor.ops import uniform
 from tersor.sources import Unit, role
@@ -34,21 +38,22 @@ RUN = 4096
 """Weights that stand together in a sample."""
 WIDEST_LEVEL = 1023
 """Levels beyond this lose their low bits to a stream of their own: entropy tables stay small."""
+PASSES = 2
+"""How often the prices of levels are learned anew from the levels they lead to."""
+QUERY_KEY = frozenset({"query", "key", "q_proj", "k_proj"})
+"""Parts of names that mark projections whose errors the softmax of attention forgives."""
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """Round every weight to the cheapest good level of one grid; needs no data."""
+    """Round every weight to the cheapest good level of one grid a tensor; needs no data."""
 
     name: ClassVar[str] = "nearest"
 
-    embedding_step: float = field(default=2.5, metadata={"help": "how much coarser the step of embeddings is"})
-    rounding_price: float = field(
-        default=math.log(2) / 6, metadata={"help": "price of a bit in rounding, in squared steps"}
-    )
-    passes: int = field(default=2, metadata={"help": "how often the prices of levels are learned anew"})
-    largest_step: float = field(
-        default=1.5, metadata={"help": "no step exceeds this many standard deviations of its tensor"}
+    rounding_price: float = field(default=0.05, metadata={"help": "price of a bit in rounding, in squared steps"})
+    query_key_step: float = field(default=1.5, metadata={"help": "how much coarser query and key projections are"})
+    knee: float = field(
+        default=0.5, metadata={"help": "steps beyond this many standard deviations grow as the square root only"}
     )
 
     def quantizes(self, unit: Unit) -> bool:
@@ -60,39 +65,29 @@ class Nearest:
         """Up to `budget` weights in runs spread evenly over the unit."""
         weights = _runs(data, unit, budget)
         rms = math.sqrt(float(np.square(weights, dtype=np.float64).mean()))
-        return NearestSample(
-            self,
-            unit,
-            weights,
-            rms,
-            float(np.quantile(np.abs(weights[:: max(1, weights.size // 2**14)]), 0.999)),
-        )
+        thinned = np.abs(weights[:: max(1, weights.size // 2**14)])
+        return NearestSample(self, unit, weights, rms, float(np.quantile(thinned, 0.999)))
 
     def encode(self, unit: Unit, data: Bytes, price: float) -> Encoded:
         """Code the unit at a price."""
         plan = self.sample(unit, data, 2**18).plan(price)
         chunk = _chunk(plan.bits_per_weight)
-
-        def weights(k: int) -> Floats:
-            width = DTYPES[unit.dtype].width * chunk
-            return to_float32(data[k * width : (k + 1) * width], unit.dtype)
+        width = DTYPES[unit.dtype].width * chunk
 
         @lru_cache(maxsize=1)
         def levels(k: int) -> Integers:
-            return plan.quantize(weights(k))[0]
-
-        count = unit.count
-        high = Symbols(count, chunk, lambda k: levels(k) >> plan.low if plan.low else levels(k))
-        lows = Symbols(count, chunk, lambda k: levels(k) & ((1 << plan.low) - 1)) if plan.low else None
-        extremes = [(int(v.min()), int(v.max())) for v in map(high.values, range(high.chunks))]
-        kind = integer_type(min(a for a, _ in extremes), max(b for _, b in extremes))
-        grid = uniform.Grid(np.array([plan.step], np.float32), None, plan.offset)
-        step, streams = uniform.encode_step(high, kind, plan.low, grid, lows)
+            return plan.quantize(to_float32(data[k * width : (k + 1) * width], unit.dtype))
 
         def measure(start: int, out: Bytes) -> Distortion:
             original = to_float32(data[start : start + out.size], unit.dtype)
             return Distortion.between(original, to_float32(out, unit.dtype))
 
+        high = Symbols(unit.count, chunk, lambda k: levels(k) >> plan.low if plan.low else levels(k))
+        lows = Symbols(unit.count, chunk, lambda k: levels(k) & ((1 << plan.low) - 1)) if plan.low else None
+        extremes = [(int(v.min()), int(v.max())) for v in map(high.values, range(high.chunks))]
+        kind = integer_type(min(a for a, _ in extremes), max(b for _, b in extremes))
+        grid = uniform.Grid(np.array([plan.step * plan.gain], np.float32))
+        step, streams = uniform.encode_step(high, kind, plan.low, grid, lows)
         encoded = seal(unit.name, unit.dtype, unit.shape, step, streams, measure)
         if math.isfinite(encoded.distortion.error):
             return encoded
@@ -102,17 +97,17 @@ class Nearest:
 class Plan(NamedTuple):
     """How the weights of one unit become levels."""
 
-    step: float
-    offset: float
+    step: float  # weights are divided by it
+    gain: float  # levels are rebuilt as multiples of step * gain
     prices: Floats  # of levels -limit .. limit, in squared steps
     low: int
     bits_per_weight: float
 
-    def quantize(self, weights: Floats) -> tuple[Integers, float]:
-        """Levels of the weights, and the offset that would suit the non-zero ones best: their mean distance from the grid."""
+    def quantize(self, weights: Floats) -> Integers:
+        """Levels of the weights."""
         levels = np.empty(weights.size, np.int32)
-        residual, nonzero = _core.quantize(weights, self.step, self.offset, self.prices, levels)
-        return levels, float(np.float32(max(-0.5, min(0.5, residual / max(nonzero, 1)))))
+        _core.quantize(weights, self.step, self.prices, levels)
+        return levels
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,31 +121,47 @@ class NearestSample:
     reach: float  # what one weight in a thousand exceeds
 
     def step(self, price: float) -> float:
-        """The unit's step at a price."""
-        factor = self.method.embedding_step if role(self.unit) == "embedding" else 1.0
-        step = factor * math.sqrt(6 * price / math.log(2))
-        if self.rms > 0:
-            step = min(step, self.method.largest_step * self.rms)
+        """The unit's step at a price of a bit in mean squared error.
+
+        Where the step exceeds `knee` standard deviations the high-rate formula fails (there is little left to lose),
+        so it grows as the square root from there on; embeddings, whose rows are used one at a time, follow the formula.
+        """
+        step = math.sqrt(6 * price * self.unit.count / math.log(2))
+        if QUERY_KEY & set(self.unit.name.split(".")):
+            step *= self.method.query_key_step
+        if role(self.unit) != "embedding" and self.rms > 0:
+            step /= (1 + (step / (self.method.knee * self.rms)) ** 2) ** 0.25
         return float(np.float32(max(step, 1e-30)))
 
     def plan(self, price: float) -> Plan:
-        """Prices of levels and the offset, from the sample: each pass prices its levels by the frequencies of the last."""
-        step, free = self.step(price), np.zeros(1, np.float32)
-        plan = Plan(step, 0.0, free, 0, 0.0)
+        """Price the levels by their frequencies in the sample, and find the gain."""
+        step = self.step(price)
+        plan = Plan(step, 1.0, np.zeros(1, np.float32), 0, 0.0)
+        levels = plan.quantize(self.weights)
         low = min(uniform.MAX_LOW_BITS, max(0, math.ceil(math.log2(self.reach / step / WIDEST_LEVEL + 1e-9))))
-        levels, offset = plan.quantize(self.weights)
-        histogram = Histogram.of(levels >> low)
-        if low:
-            return plan._replace(low=low, bits_per_weight=low + histogram.entropy_bits / levels.size)
-        for _ in range(self.method.passes):
-            plan = Plan(step, offset, _prices(histogram) * np.float32(self.method.rounding_price), 0, 0.0)
-            levels, offset = plan.quantize(self.weights)
-            histogram = Histogram.of(levels)
-        return plan._replace(bits_per_weight=histogram.entropy_bits / levels.size)
+        if low:  # fine grids: a level is worth its bits, and nothing shrinks
+            entropy = Histogram.of(levels >> low).entropy_bits / levels.size
+            return plan._replace(low=low, bits_per_weight=low + entropy)
+        for _ in range(PASSES if self.method.rounding_price > 0 else 0):
+            prices = _prices(Histogram.of(levels)) * np.float32(self.method.rounding_price)
+            plan = plan._replace(prices=prices)
+            levels = plan.quantize(self.weights)
+        entropy = Histogram.of(levels).entropy_bits / levels.size
+        return plan._replace(gain=_gain(self.weights, levels, step), bits_per_weight=entropy)
 
     def nbytes(self, price: float) -> float:
         """Predicted bytes of the unit's streams at a price."""
         return self.plan(price).bits_per_weight * self.unit.count / 8 + 50
+
+
+def _gain(weights: Floats, levels: Integers, step: float) -> float:
+    """The factor after which the decoded weights project onto the original ones with their full length: <w, w>
+    / <w, w^>."""
+    wide = weights.astype(np.float64)
+    projection = float(wide @ levels) * step
+    if projection <= 0:
+        return 1.0
+    return min(2.0, max(0.5, float(wide @ wide) / projection))
 
 
 def _prices(histogram: Histogram) -> Floats:
@@ -181,4 +192,4 @@ def to_float32(data: Bytes, dtype: str) -> Floats:
     """Bytes of F32, F16, BF16 or F64 elements as float32; F64 is rounded."""
     if dtype == "BF16":
         return widen_bf16(data.view("<u2"))
-    return data.view(DTYPES[dtype].numpy).astype(np.float32, copy=False)
+    return view_floats(data, dtype).astype(np.float32, copy=False)

@@ -1,7 +1,8 @@
-"""Decoder primitives: integers and side information -> the elements of a tensor. One file an op, frozen by golden files.
+"""Decoder primitives: integers and side information -> the elements of a tensor. One file an op, frozen by golden
+files.
 
-Adding one means a section in spec/FORMAT.md, a version bump, golden files, and an entry in `OPS`; a new *method* needs none
-of this (docs/decisions/0001).
+Adding one means a section in spec/FORMAT.md, a version bump, golden files, and an entry in `OPS`; a new *method*
+needs none of this (docs/decisions/0001).
 """
 
 from __future__ import annotations

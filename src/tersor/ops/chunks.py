@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -82,23 +83,21 @@ def read_all(inputs: Inputs, number: int, stream: Stream) -> npt.NDArray[np.int3
     return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
 
-class stream_errors:
-    """Turns what the native core finds wrong with a stream into a `FormatError` that says where."""
+_MEANING = {
+    "table": "a frequency table breaks the rules",
+    "truncated": "a chunk ends before its symbols do",
+    "trailing": "a chunk does not end where its symbols do",
+    "patch": "a patch list breaks the rules",
+    "range": "a value lies outside its range",
+}
 
-    _MEANING = {
-        "table": "a frequency table breaks the rules",
-        "truncated": "a chunk ends before its symbols do",
-        "trailing": "a chunk does not end where its symbols do",
-        "patch": "a patch list breaks the rules",
-        "range": "a value lies outside its range",
-    }
 
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, _core.StreamError) and str(error) in self._MEANING:
-            raise FormatError(f"stream_{error}", self._MEANING[str(error)], where=self.where) from None
+@contextmanager
+def stream_errors(where: str) -> Generator[None]:
+    """Turn what the native core finds wrong with a stream into a `FormatError` that says where."""
+    try:
+        yield
+    except _core.StreamError as error:
+        if str(error) not in _MEANING:
+            raise
+        raise FormatError(f"stream_{error}", _MEANING[str(error)], where=where) from None

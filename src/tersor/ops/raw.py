@@ -1,7 +1,7 @@
 """Op `raw`: any tensor, bit for bit, as planes of bytes (spec/FORMAT.md, section 7.1).
 
-The bytes of equal significance are coded together: exponents are far from uniform, mantissas are nearly so. The sign moves
-behind the mantissa first, so that the top plane of a float32 or bfloat16 is its exponent.
+The bytes of equal significance are coded together: exponents are far from uniform, mantissas are nearly so. The sign
+moves behind the mantissa first, so that the top plane of a float32 or bfloat16 is its exponent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from tersor.ops.chunks import (
 )
 
 CHUNK = LEAF
-"""Small chunks: regions of a tensor differ (rows that were never trained, say), and each gets the table that suits it."""
+"""Small chunks: regions of a tensor differ (rows that were never trained, say), and each gets the table that
+suits it."""
 
 
 def open_chunks(entry: Entry, step: Step, inputs: Inputs) -> ChunkDecoder:
@@ -67,7 +68,8 @@ def encode_step(data: Bytes, dtype: str, stored: int | None = None) -> tuple[Ste
 
 
 def _encode_planes(data: Bytes, stored: int, width: int, rotate: bool) -> list[EncodedStream]:
-    """Planes are cut from the tensor chunk by chunk whenever they are needed: a second copy of it may not fit in memory."""
+    """Planes are cut from the tensor chunk by chunk whenever they are needed: a second copy of it may not fit
+    in memory."""
 
     def values(plane: int, chunk: int) -> npt.NDArray[np.int32]:
         part = data[chunk * CHUNK * width : (chunk + 1) * CHUNK * width]

@@ -1,8 +1,8 @@
 """Op `uniform`: levels times a step, per tensor or per row, with a dead zone (spec/FORMAT.md, section 7.2).
 
-A level q is rebuilt as sign(q) * (|q| + offset) * step, in float32, rounded once to the element type. An offset above zero
-widens the zero bin (the dead zone of L2's joint pruning and quantization, equation 13); one below zero pulls levels towards
-the mean of a peaked distribution.
+A level q is rebuilt as sign(q) * (|q| + offset) * step, in float32, rounded once to the element type. An offset
+above zero widens the zero bin (the dead zone of L2's joint pruning and quantization, equation 13); one below zero
+pulls levels towards the mean of a peaked distribution.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def open_chunks(entry: Entry, step: Step, inputs: Inputs) -> ChunkDecoder:
         low_prelude, low_data = inputs.chunk(1, chunk) if low else (None, None)
         with stream_errors(f"{where}, chunk {chunk}"):
             return _core.decode_uniform(
-                out, FLOATS[entry.dtype], prelude, CORE_TYPES[levels.type], data, counts[chunk], steps, rows, row_length,
-                chunk * levels.chunk, offset, low, low_prelude, low_data,
+                out, FLOATS[entry.dtype], prelude, CORE_TYPES[levels.type], data, counts[chunk], steps, rows,
+                row_length, chunk * levels.chunk, offset, low, low_prelude, low_data,
             )  # fmt: skip
 
     return ChunkDecoder(counts, DTYPES[entry.dtype].width, decode)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ def _console() -> Console:
 
 
 @contextmanager
-def progress(*, quiet: bool = False) -> Iterator[Callback | None]:
-    """A callback that shows a bar on a terminal (standard error), a line for every phase elsewhere, nothing if `quiet`."""
+def progress(*, quiet: bool = False) -> Generator[Callback | None]:
+    """A callback that shows a bar on a terminal (standard error), a line for every phase elsewhere, nothing if
+    `quiet`."""
     if quiet:
         yield None
     elif sys.stderr.isatty():

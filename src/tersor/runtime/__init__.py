@@ -73,7 +73,8 @@ def _write_safetensors(file: TensorFile, out: BinaryIO) -> int:
 def load_into(module: torch.nn.Module, source: Readable, *, limits: Limits | None = None) -> None:
     """Copy the weights of a file into a module, on whatever device and in whatever dtype its tensors are.
 
-    Raises `MismatchError`, before anything is changed, unless names and shapes are exactly those of `module.state_dict()`.
+    Raises `MismatchError`, before anything is changed, unless names and shapes are exactly those of
+    `module.state_dict()`.
     """
     import torch
 
