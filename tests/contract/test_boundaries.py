@@ -150,9 +150,9 @@ def codes_in_the_specification() -> set[str]:
 
 
 def test_error_codes_match_the_specification() -> None:
-    from tersor.ops.chunks import stream_errors
+    from tersor.ops.chunks import _MEANING
 
-    streams = {f"stream_{name}" for name in stream_errors._MEANING}
+    streams = {f"stream_{name}" for name in _MEANING}
     fixed = codes_in_the_code() | streams
     assert fixed - codes_in_the_specification() == set()
     assert codes_in_the_specification() - fixed == set()

@@ -74,8 +74,9 @@ def _float8_table(exponent_bits: int, *, infinities: bool) -> npt.NDArray[np.flo
     sign = np.where(codes >> 7, -1.0, 1.0)
     exponent = (codes >> mantissa_bits) & (2**exponent_bits - 1)
     mantissa = (codes & (2**mantissa_bits - 1)) / 2.0**mantissa_bits
-    subnormal, normal = mantissa * 2.0 ** (1 - bias), (1 + mantissa) * np.exp2(exponent - bias)
-    values: npt.NDArray[np.float64] = sign * np.where(exponent == 0, subnormal, normal)
+    values: npt.NDArray[np.float64] = sign * (1 + mantissa) * np.exp2(exponent - bias)
+    tiny = exponent == 0
+    values[tiny] = (sign * mantissa * 2.0 ** (1 - bias))[tiny]
     top = exponent == 2**exponent_bits - 1
     if infinities:
         values[top] = np.where(mantissa[top] == 0, sign[top] * np.inf, np.nan)
