@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar, cast
 
 LIMIT = 1 << 28  # bytes of all decoded tensors, and symbols of all streams: minutes of pure Python
-MANIFEST_LIMIT = 1 << 24  # bytes of the inflated manifest; its Python objects take up to 64 times as much
+MANIFEST_LIMIT = 1 << 22  # bytes of the inflated manifest; its Python objects take up to 64 times as much
 T = TypeVar("T")
 
 class DecodeError(Exception):  # its code is one of those in section 9
@@ -291,7 +291,7 @@ def decode_raw(piece: bytes, count: int, code: str) -> list[int]:
 def decode_zstd(piece: bytes, size: int) -> bytes:
     with becomes("zstd_missing", ImportError):
         zstd = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
-    frame = zstd.ZstdDecompressor()
+    frame = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: 22})
     with becomes("zstd", zstd.ZstdError):
         data: bytes = frame.decompress(piece, size + 1)  # one more byte shows an excess
     need(frame.eof and not frame.unused_data and len(data) == size, "zstd", "not one frame of the right size")
@@ -447,7 +447,7 @@ def uniform(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.2
     low = typed(tensor.parameters["low"], int, code=bad)
     need(all(0 < step < math.inf for step in steps), bad, "a step is not finite and positive")
     need(-1 < offset < math.inf and 0 <= low <= 8, bad, "offset or low are out of range")
-    need(len(steps) == 1 or len(tensor.shape) > 0, bad, f"{tensor.name!r} has no rows")
+    need(len(steps) == 1 or (tensor.words > 0 and 0 < tensor.shape[0] <= 1 << 24 if tensor.shape else False), bad, "rows")
     expected = [(words, tuple(TYPES)), (words, ("u8",))][: 2 if low > 0 else 1]
     expected += [(rows, ("u8",)) for rows in tensor.shape[:1] if len(steps) > 1]
     check_streams(tensor, expected, 2 if low > 0 else 1)

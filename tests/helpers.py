@@ -98,13 +98,13 @@ def weights(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> n
 def realistic_model(seed: int = 0) -> Arrays:
     """A small network: matrices of several scales, convolutions, an embedding, norms, buffers, a tied output head."""
     rng = np.random.default_rng(seed)
-    model: Arrays = {"embed.weight": weights(rng, (1500, 96), 0.08)}
+    model: Arrays = {"embed.weight": weights(rng, (1000, 64), 0.08)}
     for k, scale in enumerate((0.02, 0.05, 0.2)):
-        model[f"layers.{k}.attention.query.weight"] = weights(rng, (96, 96), scale)
-        model[f"layers.{k}.mlp.up.weight"] = weights(rng, (384, 96), scale / 2)
-        model[f"layers.{k}.mlp.up.bias"] = weights(rng, (384,), 0.01)
-        model[f"layers.{k}.mlp.down.weight"] = weights(rng, (96, 384), scale)
-        model[f"layers.{k}.norm.weight"] = (1 + 0.1 * rng.standard_normal(96)).astype(np.float32)
+        model[f"layers.{k}.attention.query.weight"] = weights(rng, (64, 64), scale)
+        model[f"layers.{k}.mlp.up.weight"] = weights(rng, (256, 64), scale / 2)
+        model[f"layers.{k}.mlp.up.bias"] = weights(rng, (256,), 0.01)
+        model[f"layers.{k}.mlp.down.weight"] = weights(rng, (64, 256), scale)
+        model[f"layers.{k}.norm.weight"] = (1 + 0.1 * rng.standard_normal(64)).astype(np.float32)
     model["conv.weight"] = weights(rng, (48, 32, 3, 3), 0.03)
     model["conv.running_var"] = np.abs(weights(rng, (48,), 1.0))
     model["conv.num_batches_tracked"] = np.array(1234, np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,24 +59,25 @@ class _Tensor:
 def compare(a: Any, b: Any) -> Comparison:
     """Compare two models; one tensor of each is in memory at a time. The sum of squares of A over that of A -
     B is the SNR."""
-    left, right = _tensors(a), _tensors(b)
     rows: list[TensorDifference] = []
     energy = error = 0.0
-    for name in [*left, *(n for n in right if n not in left)]:
-        if name not in left or name not in right:
-            only = left.get(name) or right[name]
-            rows.append(TensorDifference(name, f"only in {'A' if name in left else 'B'}", only.shape, only.dtype))
-            continue
-        row, tensor_energy, tensor_error = _difference(name, left[name], right[name])
-        rows.append(row)
-        energy += tensor_energy
-        error += tensor_error
+    with ExitStack() as files:
+        left, right = _tensors(a, files), _tensors(b, files)
+        for name in [*left, *(n for n in right if n not in left)]:
+            if name not in left or name not in right:
+                only = left.get(name) or right[name]
+                rows.append(TensorDifference(name, f"only in {'A' if name in left else 'B'}", only.shape, only.dtype))
+                continue
+            row, tensor_energy, tensor_error = _difference(name, left[name], right[name])
+            rows.append(row)
+            energy += tensor_energy
+            error += tensor_error
     return Comparison(tuple(rows), _decibels(energy, error))
 
 
-def _tensors(model: Any) -> dict[str, _Tensor]:
+def _tensors(model: Any, files: ExitStack) -> dict[str, _Tensor]:
     if isinstance(model, (str, os.PathLike)) and Path(model).suffix == MAGIC_SUFFIX:
-        file = TensorFile(model)
+        file = files.enter_context(TensorFile(model))
         return {e.name: _Tensor(e.dtype, e.shape, lambda n=e.name: file.stored(n)) for e in file.entries}
     return {u.name: _Tensor(u.dtype, u.shape, u.load) for u in open_source(model).units()}
 

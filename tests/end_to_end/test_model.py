@@ -12,39 +12,42 @@ from helpers import Arrays, hidden, identical, model_bytes, noise_to_signal, rea
 
 import tersor
 from tersor.errors import BudgetError, FormatError, SourceError
+from tersor.report import Report
 
 RATIOS = [4, 8, 12]
+Compressed = dict[int, tuple[Path, Report]]
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_asked_size_is_met_on_the_real_file(model: Arrays, tmp_path: Path, ratio: int) -> None:
-    path = tmp_path / "m.tsr"
-    report = tersor.compress(model, path, ratio=ratio)
+def test_asked_size_is_met_on_the_real_file(model: Arrays, compressed: Compressed, ratio: int) -> None:
+    path, report = compressed[ratio]
     budget = model_bytes(model) // ratio
     assert os.path.getsize(path) == report.file_bytes
     assert budget * 0.995 <= report.file_bytes <= budget
     assert report.source_bytes == model_bytes(model) and not report.predicted
     assert report.file_bytes == report.overhead_bytes + sum(t.nbytes for t in report.tensors)
-    assert os.listdir(tmp_path) == ["m.tsr"]
 
 
-def test_more_bytes_more_quality(model: Arrays, tmp_path: Path) -> None:
+def test_more_bytes_more_quality(model: Arrays, compressed: Compressed) -> None:
     noise = []
-    for ratio in RATIOS:
-        report = tersor.compress(model, tmp_path / f"{ratio}.tsr", ratio=ratio)
-        back = tersor.load(tmp_path / f"{ratio}.tsr")
-        lossy = [n for n, a in model.items() if a.dtype == np.float32]
-        error = sum(float(np.square(model[n] - back[n], dtype=np.float64).sum()) for n in lossy if n != "head.weight")
-        energy = sum(float(np.square(model[n], dtype=np.float64).sum()) for n in lossy if n != "head.weight")
+    for path, report in compressed.values():
+        back = tersor.load(path)
+        lossy = [n for n, a in model.items() if a.dtype == np.float32 and n != "head.weight"]
+        error = sum(float(np.square(model[n].astype(float) - back[n]).sum()) for n in lossy)
+        energy = sum(float(np.square(model[n].astype(float)).sum()) for n in lossy)
         noise.append(error / energy)
         # The quality reported is that of the decoded weights.
         assert report.snr_db == pytest.approx(10 * np.log10(energy / error), abs=0.002)
     assert noise == sorted(noise) and noise[0] < 1e-3 and noise[-1] < 0.1
 
 
-def test_weights_come_back(model: Arrays, tmp_path: Path) -> None:
+def test_nothing_else_is_left_in_the_folder(model: Arrays, tmp_path: Path) -> None:
     tersor.compress(model, tmp_path / "m.tsr", ratio=8)
-    back = tersor.load(tmp_path / "m.tsr")
+    assert os.listdir(tmp_path) == ["m.tsr"]
+
+
+def test_weights_come_back(model: Arrays, compressed: Compressed) -> None:
+    back = tersor.load(compressed[8][0])
     assert list(back) == list(model)
     for name, array in model.items():
         assert (back[name].dtype, back[name].shape) == (array.dtype, array.shape), name
@@ -57,7 +60,7 @@ def test_weights_come_back(model: Arrays, tmp_path: Path) -> None:
     assert np.shares_memory(back["head.weight"], back["embed.weight"])
 
 
-@pytest.mark.parametrize("settings", [{"ratio": 8}, {"lossless": True}, {"bits": 5.0}, {"size": 150_000}], ids=str)
+@pytest.mark.parametrize("settings", [{"ratio": 8}, {"lossless": True}], ids=str)
 def test_same_bytes_whatever_the_number_of_workers(model: Arrays, tmp_path: Path, settings: dict[str, Any]) -> None:
     files = []
     for run, workers in enumerate((1, 1, 4)):
@@ -67,8 +70,8 @@ def test_same_bytes_whatever_the_number_of_workers(model: Arrays, tmp_path: Path
 
 
 def test_size_and_bits(model: Arrays, tmp_path: Path) -> None:
-    report = tersor.compress(model, tmp_path / "size.tsr", size=140_000)
-    assert 140_000 * 0.995 <= os.path.getsize(tmp_path / "size.tsr") <= 140_000
+    report = tersor.compress(model, tmp_path / "size.tsr", size=100_000)
+    assert 100_000 * 0.995 <= os.path.getsize(tmp_path / "size.tsr") <= 100_000
     floats = sum(a.size for n, a in model.items() if a.dtype == np.float32 and n != "head.weight")
     assert report.weights == floats
     report = tersor.compress(model, tmp_path / "bits.tsr", bits=4)
@@ -88,14 +91,13 @@ def test_a_generous_budget_loses_nothing(model: Arrays, tmp_path: Path) -> None:
     assert tersor.compare(model, tmp_path / "m.tsr").identical
 
 
-def test_prediction_is_near_the_truth(model: Arrays, tmp_path: Path) -> None:
-    for settings in ({"ratio": 6}, {"ratio": 12}, {"lossless": True}):
+def test_prediction_is_near_the_truth(model: Arrays, compressed: Compressed, tmp_path: Path) -> None:
+    lossless = tersor.compress(model, tmp_path / "lossless.tsr", lossless=True)
+    for settings, real in (({"ratio": 4}, compressed[4][1]), ({"ratio": 12}, compressed[12][1]), ({"lossless": True}, lossless)):
         forecast = tersor.compress(model, tmp_path / "m.tsr", dry_run=True, **settings)
-        assert forecast.predicted and os.listdir(tmp_path) == []
-        real = tersor.compress(model, tmp_path / "m.tsr", **settings)
+        assert forecast.predicted and os.listdir(tmp_path) == ["lossless.tsr"]
         assert forecast.file_bytes == pytest.approx(real.file_bytes, rel=0.03)
         assert [t.name for t in forecast.tensors] == [t.name for t in real.tensors]
-        os.unlink(tmp_path / "m.tsr")
 
 
 # -- sources ----------------------------------------------------------------------------------------------------------
@@ -310,9 +312,8 @@ def test_sizes_that_make_no_sense(model: Arrays, tmp_path: Path, settings: dict[
     assert os.listdir(tmp_path) == []
 
 
-def test_flipped_bits_are_found_wherever_they_are(model: Arrays, tmp_path: Path) -> None:
-    tersor.compress(model, tmp_path / "m.tsr", ratio=12)
-    data = (tmp_path / "m.tsr").read_bytes()
+def test_flipped_bits_are_found_wherever_they_are(compressed: Compressed) -> None:
+    data = compressed[12][0].read_bytes()
     positions = [*range(0, 57), *np.random.default_rng(0).integers(57, len(data), 60).tolist(), len(data) - 1]
     for position in positions:
         damaged = bytearray(data)

@@ -18,6 +18,8 @@ from tersor import _core
 Integers = npt.NDArray[np.int32]
 
 MAX_ALPHABET = 4096
+FARTHEST = 2**30
+"""No table starts farther from zero; values out there are patches."""
 PRECISIONS = (12, 13, 14, 15)
 PRECISION_PENALTY = 2e-4
 """Size a bit of precision must save: each one doubles the decoder's table, which then leaves the first-level cache."""
@@ -136,7 +138,7 @@ def fit(histogram: Histogram) -> Table:
 def _windows(histogram: Histogram) -> list[tuple[int, npt.NDArray[np.uint64]]]:
     """Ranges of values worth a table: all of them, and those left when values seen once, twice, ... become patches."""
     counts = histogram.counts
-    if counts.size == 0 or not counts.any():
+    if counts.size == 0 or not counts.any() or abs(histogram.lowest) >= FARTHEST:
         return [(0, np.ones(1, np.uint64))]
     windows: dict[tuple[int, int], None] = {}
     for threshold in (1, 2, 3, 5, 9):

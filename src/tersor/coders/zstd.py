@@ -16,6 +16,8 @@ else:
         _zstd: Any = None
 
 LEVEL = 9
+WINDOW_LOG = 22
+"""No chunk is larger than 4 MiB, so no frame needs a larger window; one that claims it would cost memory."""
 
 
 def available() -> bool:
@@ -34,7 +36,7 @@ def unpack(frame: bytes, size: int, where: str) -> bytes:
         raise UnsupportedError(
             "zstd_missing", "a stream is coded with zstd", where=where, remedy="pip install backports.zstd"
         )
-    decompressor = _zstd.ZstdDecompressor()
+    decompressor = _zstd.ZstdDecompressor(options={_zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
     try:
         data = decompressor.decompress(frame, size + 1)
     except _zstd.ZstdError as error:

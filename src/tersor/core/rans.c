@@ -71,7 +71,7 @@ tsr_error tsr_table_read(tsr_table *table, const uint8_t *data, size_t size, siz
     uint32_t last = read_golomb(&r, 4);
     uint32_t mode = read_golomb(&r, 3), total = UINT32_C(1) << table->precision, sum = 0;
     if (r.failed || last >= TSR_MAX_ALPHABET || mode > last) return TSR_TABLE;
-    if (table->lowest > INT32_MAX - (int32_t)last) return TSR_TABLE;
+    if (table->lowest < -(INT32_C(1) << 30) || table->lowest > INT32_C(1) << 30) return TSR_TABLE;
     table->alphabet = last + 1;
     if (last > 0) {
         uint32_t order = read_bit(&r), rice = read_bits(&r, 3);

@@ -165,8 +165,10 @@ class _Checker:
         return value  # pyright: ignore[reportUnknownVariableType]
 
     def number(self, value: Any, where: str, code: str = "manifest_schema") -> int:
-        if type(value) is not int or not 0 <= value < 2**63:
-            raise self.fail(code, "expected a whole number below 2^63", where)
+        if type(value) is not int or value < 0:
+            raise self.fail("manifest_schema", "expected a whole number", where)
+        if value >= 2**63:
+            raise self.fail(code, "a number of 2^63 or more", where)
         return value
 
     def map(self, value: Any, where: str) -> dict[str, Any]:

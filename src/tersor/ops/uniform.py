@@ -37,6 +37,7 @@ FLOATS = {"F32": 0, "F16": 1, "BF16": 2, "F64": 3}
 """Element types this op rebuilds, by the native core's numbers."""
 MAX_STEPS = 256
 MAX_LOW_BITS = 8
+MAX_ROWS = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,15 +72,15 @@ def open_chunks(entry: Entry, step: Step, inputs: Inputs) -> ChunkDecoder:
     if not (np.isfinite(steps) & (steps > 0)).all() or not (math.isfinite(offset) and offset > -1):
         raise FormatError("bad_parameters", "a step is not positive, or the offset is not above -1", where=where)
     by_row = steps.size > 1
-    if by_row and not entry.shape:
-        raise FormatError("bad_parameters", "steps by row for a tensor without rows", where=where)
+    if by_row and (entry.count == 0 or not entry.shape or entry.shape[0] > MAX_ROWS):
+        raise FormatError("bad_parameters", "steps by row for a tensor without rows, or with too many", where=where)
     expected = [entry.count] * (2 if low else 1) + ([entry.shape[0]] if by_row else [])
     check_streams(step, expected, where)
     if any(stream.type != "u8" for stream in step.streams[1:]):
         raise FormatError("bad_stream_type", "side streams of op uniform are u8", where=where)
     counts = same_chunks(list(step.streams[: 2 if low else 1]), where)
     rows = read_all(inputs, len(step.streams) - 1, step.streams[-1]).astype(np.uint8) if by_row else None
-    row_length = entry.count // entry.shape[0] if by_row and entry.shape[0] else 0
+    row_length = entry.count // entry.shape[0] if by_row else 0
     levels = step.streams[0]
 
     def decode(chunk: int, out: Bytes) -> Leaves:
