@@ -28,8 +28,8 @@ from benchmarks.common import PEERS, Results, fastest, install_tersor, memcpy_ca
 
 ROUNDS = 5
 HOSTILE = {
-    "F32": np.array([0x7FC00001, 0xFFC12345, 0x7F800001, 0xFF812345, 0x80000000, 0x7F800000, 0xFF800000, 1, 0x807FFFFF], "<u4"),
-    "BF16": np.array([0x7FC1, 0xFFC3, 0x7F81, 0xFF85, 0x8000, 0x7F80, 0xFF80, 1, 0x807F], "<u2"),
+    "F32": np.array([0x7FC00001, 0xFFC12345, 0x7F800001, 0xFF812345, 0x80000000, 0x7F800000, 0xFF800000, 1,
+    0x807FFFFF], "<u4"), "BF16": np.array([0x7FC1, 0xFFC3, 0x7F81, 0xFF85, 0x8000, 0x7F80, 0xFF80, 1, 0x807F], "<u2"),
 }  # fmt: skip
 """Quiet and signalling NaNs with payloads, negative zero, infinities, subnormal numbers."""
 
@@ -205,7 +205,8 @@ def compare(results: Results, source: Path, dtype: str, folder: Path) -> None:
             identical=hashlib.sha256(tool.decoded()).digest() == digest,
         )  # fmt: skip
     for name in ("tersor, bytes to arrays", "memcpy"):
-        results.add(network="minilm", dtype=dtype, tool=name, decode_mb_per_second=len(data) / decoding[name].wall / 1e6,
+        results.add(network="minilm", dtype=dtype, tool=name, decode_mb_per_second=len(data) / decoding[name].wall /
+        1e6,
                     decode_mb_per_cpu_second=len(data) / decoding[name].cpu / 1e6)  # fmt: skip
 
 

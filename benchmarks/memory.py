@@ -1,9 +1,9 @@
 """How much memory does a checkpoint of 1.07 GB take? Goal: under 400 MB beyond the interpreter, both ways.
 
 The checkpoint is a Hugging Face folder of fp16 shards: an embedding of 32000 x 4096 and two layers of a 7B language
-model (weights of a normal distribution whose scale varies by row). Each job is a process of its own; its peak (VmHWM: the
-`ru_maxrss` of a child would count its parent's) is stated less that of a process that only imported tersor and its
-engine. Pages of mapped files count too, if there are any.
+model (weights of a normal distribution whose scale varies by row). Each job is a process of its own; its peak
+(VmHWM: the `ru_maxrss` of a child would count its parent's) is stated less that of a process that only imported
+tersor and its engine. Pages of mapped files count too, if there are any.
 
     python -m benchmarks.memory
 """
@@ -87,8 +87,8 @@ def main() -> None:
         lossy, whole = str(folder / "lossy.tsr"), str(folder / "whole.tsr")
         jobs: dict[str, Any] = {
             "compress at 4x": f"tersor.compress({str(folder / 'model')!r}, {lossy!r}, ratio=4)",
-            "compress at 4x, one thread": f"tersor.compress({str(folder / 'model')!r}, {lossy!r}, ratio=4, overwrite=True, workers=1)",
-            "decompress from 4x": f"tersor.decompress({lossy!r}, {str(folder / 'out.safetensors')!r}, overwrite=True)",
+            "compress at 4x, one thread": f"tersor.compress({str(folder /
+            'model')!r}, {lossy!r}, ratio=4, overwrite=True, workers=1)", "decompress from 4x": f"tersor.decompress({lossy!r}, {str(folder / 'out.safetensors')!r}, overwrite=True)",
             "verify 4x": f"tersor.verify({lossy!r})",
             "compress losslessly": f"tersor.compress({str(folder / 'model')!r}, {whole!r}, lossless=True)",
             "decompress lossless": f"tersor.decompress({whole!r}, {str(folder / 'out.safetensors')!r}, overwrite=True)",

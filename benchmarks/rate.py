@@ -78,7 +78,8 @@ def main() -> None:
                             entropy_bits_per_weight=8 * found.entropy / entry.count,
                             excess_percent=100 * (found.coded / found.entropy - 1), **found._asdict(),
                         )  # fmt: skip
-                results.add(network=name, ratio=ratio, file_bytes=report.file_bytes, manifest_bytes=report.overhead_bytes)
+                results.add(network=name, ratio=ratio, file_bytes=report.file_bytes,
+                manifest_bytes=report.overhead_bytes)
 
 
 if __name__ == "__main__":

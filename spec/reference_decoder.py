@@ -447,7 +447,7 @@ def uniform(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.2
     low = typed(tensor.parameters["low"], int, code=bad)
     need(all(0 < step < math.inf for step in steps), bad, "a step is not finite and positive")
     need(-1 < offset < math.inf and 0 <= low <= 8, bad, "offset or low are out of range")
-    need(len(steps) == 1 or (tensor.words > 0 and 0 < tensor.shape[0] <= 1 << 24 if tensor.shape else False), bad, "rows")
+    need(len(steps) == 1 or bool(tensor.words and tensor.shape and tensor.shape[0] <= 1 << 24), bad, "rows")
     expected = [(words, tuple(TYPES)), (words, ("u8",))][: 2 if low > 0 else 1]
     expected += [(rows, ("u8",)) for rows in tensor.shape[:1] if len(steps) > 1]
     check_streams(tensor, expected, 2 if low > 0 else 1)

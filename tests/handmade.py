@@ -30,7 +30,8 @@ SIGNED = {"F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64", "C64"}
 Values = npt.NDArray[Any]
 
 
-# -- sections 2 and 3: the file ------------------------------------------------------------------------------------------
+# -- sections 2 and 3: the file
+# ------------------------------------------------------------------------------------------
 
 
 def header(
@@ -51,7 +52,8 @@ def file(plain: bytes, data: bytes = b"", **fields: Any) -> bytes:
     return header(size, stored, inflated, **fields) + stored + data
 
 
-# -- section 4: the manifest ---------------------------------------------------------------------------------------------
+# -- section 4: the manifest
+# ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ def assemble(
     return file(cbor.encode(root), data, **fields)
 
 
-# -- section 6: streams ----------------------------------------------------------------------------------------------------
+# -- section 6: streams
+# ----------------------------------------------------------------------------------------------------
 
 
 class Bits:
@@ -316,7 +319,8 @@ def rans_stream(
     return Stream("rans", kind, values.size, tuple(pieces), chunk)
 
 
-# -- section 7: ops --------------------------------------------------------------------------------------------------------
+# -- section 7: ops
+# --------------------------------------------------------------------------------------------------------
 
 
 def planes_of(data: bytes, dtype: str, planes: int) -> list[npt.NDArray[np.uint8]]:

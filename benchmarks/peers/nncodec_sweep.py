@@ -1,4 +1,5 @@
-"""Encode and decode a float32 safetensors file with NNCodec at many settings; runs in the environment peers/.venv-nncodec.
+"""Encode and decode a float32 safetensors file with NNCodec at many settings; runs in the environment
+peers/.venv-nncodec.
 
     python nncodec_sweep.py IN.safetensors OUT_FOLDER '[[-32, true, false], ...]'    (qp, use_dq, opt_qp)
 
@@ -18,7 +19,8 @@ from unittest.mock import MagicMock
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-STAND_INS = ("torchvision", "torchvision.transforms", "torchvision.datasets", "torchvision.models", "torchvision.models.segmentation",
+STAND_INS = ("torchvision", "torchvision.transforms", "torchvision.datasets", "torchvision.models",
+"torchvision.models.segmentation",
              "flwr", "wandb", "timm")  # fmt: skip
 
 

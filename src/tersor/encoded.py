@@ -29,7 +29,7 @@ class Distortion(NamedTuple):
         """That of `decoded` against `original`."""
         wide = original.astype(np.float64)
         difference = decoded - wide
-        return cls(float(difference @ difference), float(wide @ wide))
+        return cls(float(np.square(difference).sum()), float(np.square(wide).sum()))  # BLAS sums depend on its threads
 
     def __add__(self, other: Distortion) -> Distortion:  # type: ignore[override]
         return Distortion(self.error + other.error, self.energy + other.energy)

@@ -1,4 +1,5 @@
-"""Runs that are killed at chosen moments: nothing half-written is taken for a result, and nothing finished is done again.
+"""Runs that are killed at chosen moments: nothing half-written is taken for a result, and nothing finished is done
+again.
 
 The process kills itself, so that the moments are the same in every run.
 """

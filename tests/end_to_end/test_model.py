@@ -93,7 +93,8 @@ def test_a_generous_budget_loses_nothing(model: Arrays, tmp_path: Path) -> None:
 
 def test_prediction_is_near_the_truth(model: Arrays, compressed: Compressed, tmp_path: Path) -> None:
     lossless = tersor.compress(model, tmp_path / "lossless.tsr", lossless=True)
-    for settings, real in (({"ratio": 4}, compressed[4][1]), ({"ratio": 12}, compressed[12][1]), ({"lossless": True}, lossless)):
+    for settings, real in (({"ratio": 4}, compressed[4][1]), ({"ratio": 12}, compressed[12][1]), ({"lossless": True},
+    lossless)):
         forecast = tersor.compress(model, tmp_path / "m.tsr", dry_run=True, **settings)
         assert forecast.predicted and os.listdir(tmp_path) == ["lossless.tsr"]
         assert forecast.file_bytes == pytest.approx(real.file_bytes, rel=0.03)
@@ -158,9 +159,9 @@ def test_torch_checkpoint_and_module(tmp_path: Path) -> None:
 def test_other_float_types(tmp_path: Path, dtype: str) -> None:
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    state = {"w": (0.05 * torch.randn(256, 512)).to(getattr(torch, dtype)), "b": torch.randn(512).to(getattr(torch, dtype))}
-    torch.save(state, tmp_path / "m.pt")
-    total = sum(t.numel() * t.element_size() for t in state.values())
+    state = {"w": (0.05 * torch.randn(256, 512)).to(getattr(torch, dtype)), "b": torch.randn(512).to(getattr(torch,
+    dtype))}
+    torch.save(state, tmp_path / "m.pt") total = sum(t.numel() * t.element_size() for t in state.values())
     report = tersor.compress(tmp_path / "m.pt", tmp_path / "m.tsr", ratio=5)
     assert total / 5 * 0.995 <= report.file_bytes <= total / 5
     back = tersor.load(tmp_path / "m.tsr")

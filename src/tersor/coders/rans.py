@@ -21,7 +21,7 @@ MAX_ALPHABET = 4096
 FARTHEST = 2**30
 """No table starts farther from zero; values out there are patches."""
 PRECISIONS = (12, 13, 14, 15)
-PRECISION_PENALTY = 2e-4
+PRECISION_PENALTY = 1e-4
 """Size a bit of precision must save: each one doubles the decoder's table, which then leaves the first-level cache."""
 MAX_TABLES = 255
 VERBATIM = 255
@@ -220,8 +220,8 @@ def _drop_unused(tables: list[Table], choice: list[int]) -> tuple[list[Table], l
 
 
 def _lanes(payload: float) -> int:
-    """Lanes for chunks of so many bytes: each costs 2 bytes, kept below 0.1 %; at most 32, which decode fastest."""
+    """Lanes for chunks of so many bytes: each costs 2 bytes, kept below 0.07 %; at most 32, which decode fastest."""
     lanes = 1
-    while lanes < 32 and 4 * lanes * 1000 <= payload:
+    while lanes < 32 and 6000 * lanes <= payload:
         lanes *= 2
     return lanes

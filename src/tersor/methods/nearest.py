@@ -36,8 +36,9 @@ SMALLEST = 256
 """Tensors with fewer weights are rounded, not quantized: a table and a step would cost more than they save."""
 RUN = 4096
 """Weights that stand together in a sample."""
-WIDEST_LEVEL = 1023
-"""Levels beyond this lose their low bits to a stream of their own: entropy tables stay small."""
+WIDEST_LEVEL = 127
+"""If one level in a thousand exceeds this, low bits go to a stream of their own: entropy tables stay small, and low
+bits of such wide distributions are uniform to a thousandth of a bit."""
 PASSES = 2
 """How often the prices of levels are learned anew from the levels they lead to."""
 QUERY_KEY = frozenset({"query", "key", "q_proj", "k_proj"})

@@ -1,0 +1,221 @@
+"""Quality at equal bytes without any data: tersor's method `nearest` beside the peers that need no data either.
+
+Peers: NNCodec (quantization parameter swept; with and without its trellis and opt_qp), one step for the whole network
+and our entropy coder (embeddings with three times the step), a step for every channel from its largest weight (4, 5, 6
+bits, our entropy coder), and llama.cpp's block formats (gguf's own numpy quantizers, for matrices whose rows divide
+by 32; kernels of convolutions are flattened to rows). Peers that make no file are counted kindly: coded levels,
+steps in fp16, and the rest in fp32, without any header.
+
+Then tersor makes a file at every size that matters: the sizes of issue 2 and that of every peer's point that no
+other peer beats (`rival`). The goal: no rival is better than tersor at its size. All metrics are of weights decoded
+from the files.
+
+    python -m benchmarks.quality [NETWORK ...]
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gguf
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+import tersor
+from benchmarks.common import PEERS, Results
+from benchmarks.networks import load
+from benchmarks.networks._common import read
+from tersor.coders import Symbols, encode, integer_type
+
+Tensors = dict[str, np.ndarray]
+
+BLOCKS = {"Q8_0": 8.5, "Q5_1": 6.0, "Q4_1": 5.0, "Q4_0": 4.5}
+EMBEDDING_FACTOR = 3
+
+
+class Task(NamedTuple):
+    """A network, the metric that decides, and the sizes asked for."""
+
+    metric: str  # higher is better
+    sizes: tuple[int, ...]
+    nncodec: range  # quantization parameters
+    steps: tuple[float, ...]
+
+
+def fractions(nbytes: int, *ratios: float) -> tuple[int, ...]:
+    return tuple(int(nbytes / ratio) for ratio in ratios)
+
+
+TASKS = {
+    "minilm": Task(
+        "cosine", (24_000_000, 18_000_000, 14_000_000, 11_300_000, 8_650_000, 7_000_000, 6_000_000), range(-44, -17, 4),
+        (0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.024),
+    ),
+    "fashion_resnet": Task(
+        "accuracy", fractions(4_916_592, 6, 8, 12, 18, 25, 36), range(-40, -15, 4),
+        (0.004, 0.008, 0.012, 0.016, 0.024, 0.032, 0.048),
+    ),
+    "efficientnet_lite0": Task(
+        "agreement", fractions(18_776_488, 4, 5, 6, 8, 10, 12), range(-44, -23, 4), (0.006, 0.01, 0.016, 0.024,
+        0.032, 0.05)
+    ),
+}  # fmt: skip
+
+
+class Point(NamedTuple):
+    """A method's setting, what it costs and what it gives."""
+
+    method: str
+    setting: str
+    nbytes: int
+    tensors: Tensors
+
+
+def quantized(name: str, array: np.ndarray) -> bool:
+    return array.dtype == np.float32 and array.ndim >= 2 and array.size >= 256
+
+
+def coded_size(levels: np.ndarray) -> int:
+    """Bytes of levels in our coder."""
+    flat = levels.reshape(-1).astype(np.int32)
+    return encode(Symbols.of(flat, 2**18), integer_type(int(flat.min()), int(flat.max()))).stream.nbytes
+
+
+def global_step(tensors: Tensors, steps: tuple[float, ...]) -> Iterator[Point]:
+    """One step for all matrices, a larger one for embeddings."""
+    for step in steps:
+        nbytes, out = 0, dict(tensors)
+        for name, array in tensors.items():
+            if not quantized(name, array):
+                nbytes += array.nbytes
+                continue
+            s = np.float32(step * (EMBEDDING_FACTOR if "embed" in name else 1))
+            levels = np.rint(array / s)
+            nbytes += coded_size(levels) + 4
+            out[name] = (levels * s).astype(np.float32)
+        yield Point("one global step", f"step {step}", nbytes, out)
+
+
+def per_channel(tensors: Tensors) -> Iterator[Point]:
+    """A step for every row: its largest weight over the largest level."""
+    for bits in (6, 5, 4):
+        nbytes, out, top = 0, dict(tensors), 2 ** (bits - 1) - 1
+        for name, array in tensors.items():
+            if not quantized(name, array):
+                nbytes += array.nbytes
+                continue
+            rows = array.reshape(array.shape[0], -1)
+            steps = (np.abs(rows).max(1, keepdims=True) / top).astype(np.float16).astype(np.float32)
+            steps[steps == 0] = 1
+            levels = np.clip(np.rint(rows / steps), -top, top)
+            nbytes += coded_size(levels) + 2 * len(rows)
+            out[name] = (levels * steps).reshape(array.shape).astype(np.float32)
+        yield Point("per-channel absmax", f"{bits} bits", nbytes, out)
+
+
+def block_formats(tensors: Tensors) -> Iterator[Point]:
+    """llama.cpp's formats of 32 weights a block."""
+    for kind, bits in BLOCKS.items():
+        nbytes, out, number = 0, dict(tensors), gguf.GGMLQuantizationType[kind]
+        for name, array in tensors.items():
+            rows = array.reshape(array.shape[0], -1) if array.ndim >= 2 else array
+            if not quantized(name, array) or rows.shape[1] % 32:
+                nbytes += array.nbytes
+                continue
+            blocks = gguf.quantize(rows, number)
+            assert blocks.nbytes == rows.size * bits / 8
+            nbytes += blocks.nbytes
+            out[name] = gguf.dequantize(blocks, number).reshape(array.shape).astype(np.float32)
+        yield Point("GGUF", kind, nbytes, out)
+
+
+def nncodec(tensors: Tensors, parameters: range, folder: Path) -> Iterator[Point]:
+    """NNCodec in its own environment."""
+    python = PEERS / ".venv-nncodec" / "bin" / "python"
+    if not python.exists():
+        print("nncodec is left out: run benchmarks/peers/setup.sh", flush=True)
+        return
+    source = folder / "original.safetensors"
+    save_file({n: np.ascontiguousarray(a) for n, a in tensors.items()}, source)
+    names = {(False, False): "NNCodec", (True, False): "NNCodec, trellis", (True, True): "NNCodec, trellis, opt_qp"}
+    settings = [[qp, *flags] for qp in parameters for flags in names]
+    command = [str(python), str(PEERS / "nncodec_sweep.py"), str(source), str(folder), json.dumps(settings)]
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quiet) as process:
+        for line in process.stdout or ():
+            record = json.loads(line)
+            if "error" in record:
+                print("nncodec", record, flush=True)
+                continue
+            path = folder / record["file"]
+            yield Point(names[record["use_dq"], record["opt_qp"]], f"qp {record['qp']}", record["bytes"],
+            load_file(path)) path.unlink()
+    if process.returncode:
+        raise RuntimeError(f"nncodec_sweep.py ended with status {process.returncode}")
+
+
+def rivals(points: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """Points that no other point of fewer or equal bytes matches, cheapest first."""
+    found: list[dict[str, Any]] = []
+    for point in sorted(points, key=lambda p: (p["bytes"], -p["metrics"][metric])):
+        if not found or point["metrics"][metric] > found[-1]["metrics"][metric]:
+            found.append(point)
+    return found
+
+
+def run(results: Results, name: str, task: Task, folder: Path) -> None:
+    """All peers of one network, then tersor at their sizes."""
+    network = load(name)
+    tensors = read(network.weights)
+    source = sum(a.nbytes for a in tensors.values())
+    results.add(network=name, method="original", bytes=source, metrics=network.evaluate(tensors))
+    peers: list[dict[str, Any]] = []
+    makers: list[Callable[[], Iterator[Point]]] = [
+        lambda: global_step(tensors, task.steps),
+        lambda: per_channel(tensors),
+        lambda: block_formats(tensors),
+        lambda: nncodec(tensors, task.nncodec, folder),
+    ]
+    for make in makers:
+        for point in make():
+            metrics = network.evaluate(point.tensors)
+            record = {"network": name, "method": point.method, "setting": point.setting, "bytes": point.nbytes,
+                      "bits_per_weight": 8 * point.nbytes / sum(a.size for a in tensors.values()), "metrics": metrics}  # fmt: skip
+            results.add(**record)
+            if all(map(math.isfinite, metrics.values())):
+                peers.append(record)
+    best = {p["bytes"]: p for p in rivals(peers, task.metric) if p["bytes"] < source / 3}
+    for size in sorted({*task.sizes, *best}, reverse=True):
+        path = folder / f"{name}.tsr"
+        try:
+            tersor.compress(network.weights, path, size=size, overwrite=True, workers=1)
+        except tersor.TersorError as error:
+            results.add(network=name, method="tersor", asked=size, error=str(error).replace(str(network.weights), name))
+            continue
+        nbytes, metrics = path.stat().st_size, network.evaluate(tersor.load(path))
+        record: dict[str, Any] = {"network": name, "method": "tersor", "asked": size, "bytes": nbytes, "metrics": metrics}
+        if size in best:
+            rival = best[size]
+            margin = metrics[task.metric] - rival["metrics"][task.metric]
+            record |= {"rival": f"{rival['method']}, {rival['setting']}", "metric": task.metric, "rival_metrics": rival["metrics"],
+                       "margin": margin}  # fmt: skip
+        results.add(**record)
+
+
+def main(networks: list[str]) -> None:
+    torch.set_num_threads(1)
+    with Results("quality") as results:
+        for name in networks or TASKS:
+            with tempfile.TemporaryDirectory() as folder:
+                run(results, name, TASKS[name], Path(folder))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
