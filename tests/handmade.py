@@ -201,7 +201,7 @@ class Table:
         rounded = _core.round_table(counts.astype(np.uint64), precision)
         assert rounded is not None
         codes = [next(c for c in range(300) if frequency(c) >= f) for f in rounded.tolist()]
-        mode = int(np.argmax(rounded))
+        mode = int(np.argmax(counts))
         return cls(lowest, tuple(codes), precision, mode, **fields)
 
     def write(self, bits: Bits) -> None:

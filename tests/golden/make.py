@@ -120,7 +120,7 @@ def coder_files() -> Made:
     for mode in (0, 1, 20, 38, 39):
         yield f"table-mode{mode}", partial(_table, 3, 40, mode=mode, precision=10)
     for name, lowest, alphabet in (
-        ("least", -(2**31) + 8, 3), ("highest", 2**31 - 9, 10), ("fills-int32", 2**31 - 10, 11), ("zero", 0, 1),
+        ("least", -(2**31) + 8, 3), ("highest", 2**31 - 9, 9), ("fills-int32", 2**31 - 100, 100), ("zero", 0, 1),
         ("far", -(10**9), 2), ("minus-one", -1, 2), ("beyond-2-30", 2**30 + 1, 4),
     ):  # fmt: skip
         yield f"table-lowest-{name}", partial(_table, 4, alphabet, lowest=lowest)
@@ -321,12 +321,18 @@ def uniform_files() -> Made:
     for low in range(1, 9):
         yield f"uniform-low{low}", partial(_low, low)
     yield "uniform-f16-overflow", partial(_floats, "F16", [65504.0, 65519.99, 65520.0, 65536.0, 3.0e38])
-    yield "uniform-f16-subnormals", partial(
-        _floats, "F16", [2.0**-14, 2.0**-15, 2.0**-24, 2.0**-25, 2.0**-25 * 1.0001, 2.0**-26, 1e-40, 6.1e-5]
+    yield (
+        "uniform-f16-subnormals",
+        partial(_floats, "F16", [2.0**-14, 2.0**-15, 2.0**-24, 2.0**-25, 2.0**-25 * 1.0001, 2.0**-26, 1e-40, 6.1e-5]),
     )
     yield "uniform-f16-ties", partial(_floats, "F16", [1 + 2.0**-11, 1 + 3 * 2.0**-11, 2 - 2.0**-11, 2.0**-24 * 1.5])
-    yield "uniform-bf16-ties", partial(
-        _floats, "BF16", [1 + 2.0**-8, 1 + 3 * 2.0**-8, 1 + 2.0**-8 + 2.0**-23, 2 - 2.0**-8, 3.3961775e38, 3.4e38, 1e-40]
+    yield (
+        "uniform-bf16-ties",
+        partial(
+            _floats,
+            "BF16",
+            [1 + 2.0**-8, 1 + 3 * 2.0**-8, 1 + 2.0**-8 + 2.0**-23, 2 - 2.0**-8, 3.3961775e38, 3.4e38, 1e-40],
+        ),
     )
     yield "uniform-f32-extremes", partial(_floats, "F32", [3.4028235e38, 1.1754944e-38, 1e-45, 1e-44, 1.0])
     yield "uniform-f64-extremes", partial(_floats, "F64", [3.4028235e38, 1.1754944e-38, 1e-45, 1 / 3])
@@ -423,9 +429,7 @@ def container_files() -> Made:
             count = int(np.prod(shape, dtype=np.int64))
             data = words("F32", count, 0, rank)
             levels = bell(count, 5, rank).reshape(shape)
-            return pack(
-                hm.raw_tensor("raw", "F32", shape, data, 4), hm.uniform_tensor("uniform", "F32", levels, [0.1])
-            )
+            return pack(hm.raw_tensor("raw", "F32", shape, data, 4), hm.uniform_tensor("uniform", "F32", levels, [0.1]))
 
         yield f"shape-rank{rank}", shaped
 
@@ -487,8 +491,8 @@ def written_files() -> Made:
         }
 
     for dtype, count, planes in (
-        ("F32", 900, None), ("BF16", 2000, None), ("F16", 1, None), ("F64", 64, 3), ("I64", 500, None), ("BOOL", 4000, 1),
-        ("C64", 300, None), ("F32", 0, None), ("F8_E4M3", 3000, None),
+        ("F32", 900, None), ("BF16", 2000, None), ("F16", 1, None), ("F64", 64, 3), ("I64", 500, None),
+        ("BOOL", 4000, 1), ("C64", 300, None), ("F32", 0, None), ("F8_E4M3", 3000, None),
     ):  # fmt: skip
         yield f"written-raw-{dtype.lower()}-{count}", partial(written_raw, dtype, count, planes)
 

@@ -63,7 +63,7 @@ def atomic_file(path: Path, *, overwrite: bool = False) -> Generator[BinaryIO]:
 
 def refuse_existing(path: Path) -> None:
     """Raise `OutputError` if something stands at `path`."""
-    if path.exists() or path.is_symlink():
+    if os.path.lexists(path):
         raise OutputError("the output exists already", where=str(path), remedy="choose another name, or pass --force")
 
 

@@ -36,7 +36,7 @@ SMALLEST = 256
 """Tensors with fewer weights are rounded, not quantized: a table and a step would cost more than they save."""
 RUN = 4096
 """Weights that stand together in a sample."""
-WIDEST_LEVEL = 127
+WIDEST_LEVEL = 63
 """If one level in a thousand exceeds this, low bits go to a stream of their own: entropy tables stay small, and low
 bits of such wide distributions are uniform to a thousandth of a bit."""
 PASSES = 2
