@@ -56,6 +56,13 @@ static inline uint8_t *copy(const uint8_t *p, size_t n) {
     return out;
 }
 
+static inline uint8_t *take_bytes(input *in, size_t n, size_t *size) {
+    *size = n < left(in) ? n : left(in);
+    uint8_t *out = copy(in->p, *size);
+    in->p += *size;
+    return out;
+}
+
 /* Mostly small; now and then around the block (2048 symbols) or the leaf (65536). */
 static inline uint64_t take_count(input *in) {
     uint32_t v = take16(in);
@@ -136,7 +143,7 @@ static inline void encode_stream(input *in, stream *s) {
         uint32_t x = i < 64 && left(in) > 8 ? take8(in) : (seed = seed * 1664525 + 1013904223) >> 24;
         int outlier = outliers > 0x80 && i % (256 - outliers + 1) == 0;
         uint32_t far = (x << 24 | x << 9) ^ (uint32_t)i;
-        int32_t value = outlier ? (int32_t)(far & 0x7FFFFFFF) - (1 << 30) : table.lowest + (int32_t)(x % table.alphabet);
+        int32_t value = outlier ? (int32_t)far : table.lowest + (int32_t)(x % table.alphabet);
         s->values[i] = clamp_to(s->type, value);
     }
     size_t size = 0;
@@ -198,20 +205,10 @@ static inline void damage_stream(input *in, stream *s) {
 static inline stream take_stream(input *in, tsr_type type, uint64_t count) {
     stream s = {.type = type, .count = count};
     uint32_t kind = take8(in) % 8;
-    if (kind < 2) { /* bytes as they are */
-        size_t n = left(in), head = take8(in), body = take8(in);
-        n = left(in);
-        head = kind == 0 ? (head < n ? head : n) : n / 2;
-        body = kind == 0 && body < n - head ? body : n - head;
+    if (kind < 2) { /* bytes as they are: those of this stream, or all that are left */
         s.plain = take8(in) % 8 == 7;
-        n = left(in);
-        head = head < n ? head : n;
-        body = body < n - head ? body : n - head;
-        s.prelude_size = head;
-        s.prelude = copy(in->p, head);
-        s.size = body;
-        s.data = copy(in->p + head, body);
-        in->p += head + body;
+        s.prelude = take_bytes(in, take8(in), &s.prelude_size);
+        s.data = take_bytes(in, kind == 0 ? take8(in) : left(in), &s.size);
         return s;
     }
     if (kind == 2) {

@@ -4,6 +4,15 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h> /* defines __GLIBC__ where there is one */
+
+/* Compiled once for every instruction set, the best one chosen when the library is loaded. Plain C all the same: the compiler's vectors
+ * give the same bits. Needs glibc's indirect functions; elsewhere the baseline serves. */
+#if defined(__x86_64__) && defined(__GLIBC__) && __GNUC__ >= 12 && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define TSR_VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define TSR_VECTORISED
+#endif
 
 static inline uint16_t load16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
 

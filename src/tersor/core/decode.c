@@ -68,7 +68,7 @@ static inline uint32_t reconstruct(int32_t level, float offset, float step) {
 }
 
 /* n weights of one row. */
-static void reconstruct_run(const int32_t *levels, size_t n, float offset, float step, tsr_float type, uint8_t *out) {
+TSR_VECTORISED static void reconstruct_run(const int32_t *levels, size_t n, float offset, float step, tsr_float type, uint8_t *out) {
     switch (type) {
         case TSR_F32: for (size_t i = 0; i < n; i++) store32(out + 4 * i, reconstruct(levels[i], offset, step)); break;
         case TSR_F16: for (size_t i = 0; i < n; i++) store16(out + 2 * i, to_f16(reconstruct(levels[i], offset, step))); break;
@@ -164,6 +164,15 @@ static inline void join(const int32_t (*planes)[TSR_BLOCK], uint32_t stored, uin
     }
 }
 
+/* The common cases with constants, so that they become vector code. */
+TSR_VECTORISED static void join_block(const int32_t (*planes)[TSR_BLOCK], uint32_t stored, uint32_t width, int rotate,
+                                      size_t n, uint8_t *out) {
+    if (stored == 4 && width == 4 && rotate) join(planes, 4, 4, 1, n, out);
+    else if (stored == 2 && width == 2 && rotate) join(planes, 2, 2, 1, n, out);
+    else if (stored == 1 && width == 1 && !rotate) join(planes, 1, 1, 0, n, out);
+    else join(planes, stored, width, rotate, n, out);
+}
+
 tsr_error tsr_planes_decode(tsr_reader *readers, uint32_t stored, uint32_t width, int rotate, void *out,
                             uint64_t *leaves) {
     int32_t planes[MAX_PLANES][TSR_BLOCK];
@@ -180,10 +189,7 @@ tsr_error tsr_planes_decode(tsr_reader *readers, uint32_t stored, uint32_t width
             tsr_error error = tsr_reader_next(&readers[k], planes[k], n);
             if (error != TSR_OK) return error;
         }
-        if (stored == 4 && width == 4 && rotate) join(planes, 4, 4, 1, n, p); /* constants: the common cases vectorise */
-        else if (stored == 2 && width == 2 && rotate) join(planes, 2, 2, 1, n, p);
-        else if (stored == 1 && width == 1 && !rotate) join(planes, 1, 1, 0, n, p);
-        else join(planes, stored, width, rotate, n, p);
+        join_block(planes, stored, width, rotate, n, p);
         p += width * n;
         left -= n;
         add_to_leaf(&leaf, n, left == 0);

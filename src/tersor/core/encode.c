@@ -7,7 +7,7 @@
 
 /* -- rounding and counting ---------------------------------------------------------------------------------------- */
 
-void tsr_quantize(const float *weights, size_t n, float step, const float *bits, int32_t limit, int32_t *levels) {
+TSR_VECTORISED void tsr_quantize(const float *weights, size_t n, float step, const float *bits, int32_t limit, int32_t *levels) {
     const float inverse = 1.0f / step, most = 16777216.0f;
     const float *price = bits + limit;
     for (size_t i = 0; i < n; i++) {

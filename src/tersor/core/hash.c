@@ -1,7 +1,6 @@
 /* XXH3-64 after its specification (github.com/Cyan4973/xxHash, doc/xxhash_spec.md). */
+#include "bits.h"
 #include "tersor.h"
-
-#include <string.h>
 
 enum { SECRET_SIZE = 192, STRIPE = 64, STRIPES = 16, BLOCK = STRIPE * STRIPES };
 
@@ -33,10 +32,6 @@ static uint64_t load64(const uint8_t *p) {
     x = swap64(x);
 #endif
     return x;
-}
-
-static uint32_t load32(const uint8_t *p) {
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
 static uint64_t rotate(uint64_t x, int k) { return (x << k) | (x >> (64 - k)); }
@@ -107,15 +102,28 @@ static uint64_t hash_up_to_240(const uint8_t *p, size_t n, uint64_t seed) {
 }
 
 /* Written so that compilers turn it into vector code: eight independent lanes. */
-static void accumulate(uint64_t *restrict sum, const uint8_t *restrict p, const uint8_t *restrict secret) {
+static inline void accumulate(uint64_t *restrict sum, const uint8_t *restrict p, const uint8_t *restrict secret) {
     uint64_t data[8], keyed[8];
     for (int i = 0; i < 8; i++) data[i] = load64(p + 8 * i);
     for (int i = 0; i < 8; i++) keyed[i] = data[i] ^ load64(secret + 8 * i);
     for (int i = 0; i < 8; i++) sum[i] += data[i ^ 1] + (keyed[i] & 0xFFFFFFFFu) * (keyed[i] >> 32);
 }
 
-static void scramble(uint64_t *sum, const uint8_t *secret) {
+static inline void scramble(uint64_t *sum, const uint8_t *secret) {
     for (int i = 0; i < 8; i++) sum[i] = (sum[i] ^ (sum[i] >> 47) ^ load64(secret + 8 * i)) * P32_1;
+}
+
+/* Everything but the last, overlapping stripe of `size` > 240 bytes, and that one. */
+TSR_VECTORISED static void accumulate_all(uint64_t *sum, const uint8_t *p, size_t size, const uint8_t *secret) {
+    size_t blocks = (size - 1) / BLOCK;
+    for (size_t b = 0; b < blocks; b++) {
+        for (int i = 0; i < STRIPES; i++) accumulate(sum, p + BLOCK * b + (size_t)(STRIPE * i), secret + 8 * i);
+        scramble(sum, secret + SECRET_SIZE - STRIPE);
+    }
+    const uint8_t *last = p + BLOCK * blocks;
+    size_t stripes = (size - BLOCK * blocks - 1) / STRIPE;
+    for (size_t i = 0; i < stripes; i++) accumulate(sum, last + STRIPE * i, secret + 8 * i);
+    accumulate(sum, p + size - STRIPE, secret + SECRET_SIZE - STRIPE - 7);
 }
 
 uint64_t tsr_hash(const void *data, size_t size, uint64_t seed) {
@@ -130,16 +138,7 @@ uint64_t tsr_hash(const void *data, size_t size, uint64_t seed) {
         for (int k = 0; k < 8; k++) secret[8 * i + k] = (uint8_t)(word >> 8 * k);
     }
     uint64_t sum[8] = {P32_3, P64_1, P64_2, P64_3, P64_4, P32_2, P64_5, P32_1};
-    size_t blocks = (size - 1) / BLOCK;
-    for (size_t b = 0; b < blocks; b++) {
-        for (int i = 0; i < STRIPES; i++) accumulate(sum, p + BLOCK * b + (size_t)(STRIPE * i), secret + 8 * i);
-        scramble(sum, secret + SECRET_SIZE - STRIPE);
-    }
-    const uint8_t *last = p + BLOCK * blocks;
-    size_t stripes = (size - BLOCK * blocks - 1) / STRIPE;
-    for (size_t i = 0; i < stripes; i++) accumulate(sum, last + STRIPE * i, secret + 8 * i);
-    accumulate(sum, p + size - STRIPE, secret + SECRET_SIZE - STRIPE - 7);
-
+    accumulate_all(sum, p, size, secret);
     uint64_t out = size * P64_1;
     for (size_t i = 0; i < 4; i++) {
         const uint8_t *key = secret + 11 + 16 * i;

@@ -216,7 +216,7 @@ class _Checker:
             raise self.fail("bad_name", "a name is empty or holds a NUL", where)
         where = f"tensor {name!r}"
         if len(parts) == 2:
-            return self.tie(name, self.number(parts[1], where), earlier, where)
+            return self.tie(name, self.number(parts[1], where, "bad_tie"), earlier, where)
         dtype = self.text(parts[1], where)
         if dtype not in DTYPES:
             raise UnsupportedError(
@@ -256,14 +256,14 @@ class _Checker:
             raise UnsupportedError("unknown_coder", f"unknown coder {coder!r}", where=where, remedy="update tersor")
         if self.text(kind, where) not in INTEGER_TYPES:
             raise self.fail("bad_stream_type", f"unknown integer type {kind!r}", where)
-        count, chunk = self.number(count, where), self.number(chunk, where)
+        count, chunk = self.number(count, where), self.number(chunk, where, "bad_chunk")
         if chunk % LEAF or not 0 < chunk <= MAX_CHUNK:
             raise self.fail(
                 "bad_chunk",
                 f"chunks of {chunk} symbols; allowed are multiples of {LEAF} up to {MAX_CHUNK}",
                 where,
             )
-        pieces = tuple(self.number(n, where) for n in self.items(sizes, None, where))
+        pieces = tuple(self.number(n, where, "sizes") for n in self.items(sizes, None, where))
         if not isinstance(checksums, bytes) or len(checksums) != 4 * len(pieces):
             raise self.fail("manifest_schema", "expected 4 bytes of checksum for every piece", where)
         words = tuple(int.from_bytes(checksums[k : k + 4], "little") for k in range(0, len(checksums), 4))

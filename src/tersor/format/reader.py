@@ -99,6 +99,9 @@ class TensorFile(Mapping[str, Array]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._index)
 
+    def __contains__(self, name: object) -> bool:  # that of `Mapping` would decode the tensor
+        return name in self._index
+
     # -- decoding ---------------------------------------------------------------------------------------------------
 
     def __getitem__(self, name: str) -> Array:
