@@ -30,7 +30,7 @@ demo: $(VENV)/.installed $(DECODE)/.installed
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest
 
 format: $(VENV)/.installed

@@ -84,18 +84,20 @@ def main() -> None:
         source = make_checkpoint(folder / "model")
         base, _ = peak("")
         results.add(job="import tersor and its engine only", source_bytes=source, peak_megabytes=base)
-        lossy, whole = str(folder / "lossy.tsr"), str(folder / "whole.tsr")
+        lossy, whole = folder / "lossy.tsr", folder / "whole.tsr"
+        arguments = f"{str(folder / 'model')!r}, {str(lossy)!r}, ratio=4"
+        out = f"{str(folder / 'out.safetensors')!r}, overwrite=True"
         jobs: dict[str, Any] = {
-            "compress at 4x": f"tersor.compress({str(folder / 'model')!r}, {lossy!r}, ratio=4)",
-            "compress at 4x, one thread": f"tersor.compress({str(folder /
-            'model')!r}, {lossy!r}, ratio=4, overwrite=True, workers=1)", "decompress from 4x": f"tersor.decompress({lossy!r}, {str(folder / 'out.safetensors')!r}, overwrite=True)",
-            "verify 4x": f"tersor.verify({lossy!r})",
-            "compress losslessly": f"tersor.compress({str(folder / 'model')!r}, {whole!r}, lossless=True)",
-            "decompress lossless": f"tersor.decompress({whole!r}, {str(folder / 'out.safetensors')!r}, overwrite=True)",
+            "compress at 4x": f"tersor.compress({arguments})",
+            "compress at 4x, one thread": f"tersor.compress({arguments}, overwrite=True, workers=1)",
+            "decompress from 4x": f"tersor.decompress({str(lossy)!r}, {out})",
+            "verify 4x": f"tersor.verify({str(lossy)!r})",
+            "compress losslessly": f"tersor.compress({str(folder / 'model')!r}, {str(whole)!r}, lossless=True)",
+            "decompress lossless": f"tersor.decompress({str(whole)!r}, {out})",
         }
         for job, code in jobs.items():
             megabytes, seconds = peak(code)
-            path = Path(whole if "lossless" in job else lossy)
+            path = whole if "lossless" in job else lossy
             results.add(job=job, source_bytes=source, file_bytes=path.stat().st_size, peak_megabytes=megabytes,
                         beyond_megabytes=megabytes - base, seconds=seconds)  # fmt: skip
 

@@ -43,9 +43,9 @@ EMBEDDING_FACTOR = 3
 class Task(NamedTuple):
     """A network, the metric that decides, and the sizes asked for."""
 
-    metric: str  # higher is better
+    metric: str  # cosine: higher is better; kl: lower is better
     sizes: tuple[int, ...]
-    nncodec: range  # quantization parameters
+    nncodec: tuple[int, ...]  # quantization parameters
     steps: tuple[float, ...]
 
 
@@ -55,18 +55,24 @@ def fractions(nbytes: int, *ratios: float) -> tuple[int, ...]:
 
 TASKS = {
     "minilm": Task(
-        "cosine", (24_000_000, 18_000_000, 14_000_000, 11_300_000, 8_650_000, 7_000_000, 6_000_000), range(-44, -17, 4),
-        (0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.024),
+        "cosine",
+        (24_000_000, 18_000_000, 14_000_000, 11_300_000, 8_650_000, 7_000_000),
+        (-38, -32, -28, -24),
+        (0.003, 0.006, 0.008, 0.012),
     ),
     "fashion_resnet": Task(
-        "accuracy", fractions(4_916_592, 6, 8, 12, 18, 25, 36), range(-40, -15, 4),
-        (0.004, 0.008, 0.012, 0.016, 0.024, 0.032, 0.048),
+        "kl",
+        fractions(4_916_592, 12, 18, 25, 36),
+        (-36, -32, -24, -20),
+        (0.008, 0.012, 0.016, 0.024, 0.032),
     ),
     "efficientnet_lite0": Task(
-        "agreement", fractions(18_776_488, 4, 5, 6, 8, 10, 12), range(-44, -23, 4), (0.006, 0.01, 0.016, 0.024,
-        0.032, 0.05)
+        "kl",
+        fractions(18_776_488, 4, 6, 8, 12),
+        (-40, -32, -28),
+        (0.006, 0.01, 0.016, 0.024, 0.032),
     ),
-}  # fmt: skip
+}
 
 
 class Point(NamedTuple):
@@ -136,7 +142,7 @@ def block_formats(tensors: Tensors) -> Iterator[Point]:
         yield Point("GGUF", kind, nbytes, out)
 
 
-def nncodec(tensors: Tensors, parameters: range, folder: Path) -> Iterator[Point]:
+def nncodec(tensors: Tensors, parameters: tuple[int, ...], folder: Path) -> Iterator[Point]:
     """NNCodec in its own environment."""
     python = PEERS / ".venv-nncodec" / "bin" / "python"
     if not python.exists():
@@ -155,19 +161,30 @@ def nncodec(tensors: Tensors, parameters: range, folder: Path) -> Iterator[Point
                 print("nncodec", record, flush=True)
                 continue
             path = folder / record["file"]
-            yield Point(names[record["use_dq"], record["opt_qp"]], f"qp {record['qp']}", record["bytes"],
-            load_file(path)) path.unlink()
+            method = names[record["use_dq"], record["opt_qp"]]
+            yield Point(method, f"qp {record['qp']}", record["bytes"], load_file(path))
+            path.unlink()
     if process.returncode:
         raise RuntimeError(f"nncodec_sweep.py ended with status {process.returncode}")
+
+
+def goodness(metrics: dict[str, float], metric: str) -> float:
+    """The deciding metric, turned so that higher is better."""
+    return -metrics[metric] if metric == "kl" else metrics[metric]
 
 
 def rivals(points: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
     """Points that no other point of fewer or equal bytes matches, cheapest first."""
     found: list[dict[str, Any]] = []
-    for point in sorted(points, key=lambda p: (p["bytes"], -p["metrics"][metric])):
-        if not found or point["metrics"][metric] > found[-1]["metrics"][metric]:
+    for point in sorted(points, key=lambda p: (p["bytes"], -goodness(p["metrics"], metric))):
+        if not found or goodness(point["metrics"], metric) > goodness(found[-1]["metrics"], metric):
             found.append(point)
     return found
+
+
+def useful(metrics: dict[str, float]) -> bool:
+    """Whether the network still works at all: half its decisions, or a cosine of a half."""
+    return metrics.get("agreement", metrics.get("cosine", 0.0)) >= 0.5
 
 
 def run(results: Results, name: str, task: Task, folder: Path) -> None:
@@ -187,11 +204,12 @@ def run(results: Results, name: str, task: Task, folder: Path) -> None:
         for point in make():
             metrics = network.evaluate(point.tensors)
             record = {"network": name, "method": point.method, "setting": point.setting, "bytes": point.nbytes,
-                      "bits_per_weight": 8 * point.nbytes / sum(a.size for a in tensors.values()), "metrics": metrics}  # fmt: skip
+                      "metrics": metrics}  # fmt: skip
             results.add(**record)
             if all(map(math.isfinite, metrics.values())):
                 peers.append(record)
-    best = {p["bytes"]: p for p in rivals(peers, task.metric) if p["bytes"] < source / 3}
+    candidates = [p for p in peers if p["bytes"] < source / 3 and useful(p["metrics"])]
+    best = {p["bytes"]: p for p in rivals(candidates, task.metric)}
     for size in sorted({*task.sizes, *best}, reverse=True):
         path = folder / f"{name}.tsr"
         try:
@@ -200,21 +218,21 @@ def run(results: Results, name: str, task: Task, folder: Path) -> None:
             results.add(network=name, method="tersor", asked=size, error=str(error).replace(str(network.weights), name))
             continue
         nbytes, metrics = path.stat().st_size, network.evaluate(tersor.load(path))
-        record: dict[str, Any] = {"network": name, "method": "tersor", "asked": size, "bytes": nbytes, "metrics": metrics}
+        record: dict[str, Any] = {"network": name, "method": "tersor", "asked": size, "bytes": nbytes}
+        record["metrics"] = metrics
         if size in best:
             rival = best[size]
-            margin = metrics[task.metric] - rival["metrics"][task.metric]
-            record |= {"rival": f"{rival['method']}, {rival['setting']}", "metric": task.metric, "rival_metrics": rival["metrics"],
-                       "margin": margin}  # fmt: skip
+            margin = goodness(metrics, task.metric) - goodness(rival["metrics"], task.metric)
+            record |= {"rival": f"{rival['method']}, {rival['setting']}", "rival_metrics": rival["metrics"]}
+            record |= {"metric": task.metric, "margin": margin}
         results.add(**record)
 
 
 def main(networks: list[str]) -> None:
     torch.set_num_threads(1)
-    with Results("quality") as results:
-        for name in networks or TASKS:
-            with tempfile.TemporaryDirectory() as folder:
-                run(results, name, TASKS[name], Path(folder))
+    for name in networks or TASKS:
+        with Results(f"quality-{name}") as results, tempfile.TemporaryDirectory() as folder:
+            run(results, name, TASKS[name], Path(folder))
 
 
 if __name__ == "__main__":

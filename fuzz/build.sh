@@ -2,11 +2,21 @@
 # Build the fuzz targets of the native core into build/fuzz: libFuzzer, address and undefined-behaviour sanitizers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+cc=${CLANG:-clang}
 out=build/fuzz
-mkdir -p "$out"
-core=(src/tersor/core/{hash,rans,decode,encode}.c)
-flags=(-std=c11 -O2 -g -ffp-contract=off -fno-omit-frame-pointer -Wall -Wextra -Wno-unused-function
-  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Isrc/tersor/core -Ifuzz)
+mkdir -p "$out/objects"
+rm -f "$out"/objects/*.o
+common=(-std=c11 -O2 -g -ffp-contract=off -Wall -Wextra -Wno-unused-function -Isrc/tersor/core -Ifuzz)
+watched=(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+  -fsanitize-coverage=inline-8bit-counters,pc-table)
+
+for part in hash rans decode encode; do
+  "$cc" "${common[@]}" "${watched[@]}" -c "src/tersor/core/$part.c" -o "$out/objects/$part.o"
+done
+"$cc" "${common[@]}" -c fuzz/builder.c -o "$out/objects/builder.o"
 for source in fuzz/targets/*.c; do
-  "${CLANG:-clang}" "${flags[@]}" "$source" "${core[@]}" -lm -o "$out/$(basename "$source" .c)"
+  name=$(basename "$source" .c)
+  "$cc" "${common[@]}" "${watched[@]}" -c "$source" -o "$out/$name.o"
+  "$cc" -fsanitize=fuzzer,address,undefined "$out/$name.o" "$out"/objects/*.o -lm -o "$out/$name"
+  rm "$out/$name.o"
 done

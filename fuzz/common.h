@@ -63,12 +63,15 @@ static inline uint8_t *take_bytes(input *in, size_t n, size_t *size) {
     return out;
 }
 
-/* Mostly small; now and then around the block (2048 symbols) or the leaf (65536). */
-static inline uint64_t take_count(input *in) {
+/* Mostly small; now and then around the block (2048 symbols), and where `large` allows it, for one rare number, around
+ * the leaf (65536): that costs time. */
+enum { LARGE = 0x9C71 };
+
+static inline uint64_t take_count(input *in, int large) {
     uint32_t v = take16(in);
-    if (v < 0xFE00) return v % 301;
-    if (v < 0xFFFC) return 1990 + v % 256 * 9;
-    return TSR_LEAF - 2 + (v & 3) * 33;
+    if (large && v == LARGE) return TSR_LEAF - 2 + take8(in) % 4 * 33;
+    if (v < 0xF800) return v % 101;
+    return (v & 1 ? 2 : 1) * TSR_BLOCK - 32 + v % 67;
 }
 
 /* -- streams ------------------------------------------------------------------------------------------------------------ */
@@ -104,7 +107,7 @@ static inline void take_table(input *in, tsr_table *table) {
     uint64_t counts[TSR_MAX_ALPHABET];
     uint32_t shape = take8(in), wide = take8(in);
     table->precision = TSR_MIN_PRECISION + shape % 8;
-    table->alphabet = wide < 0xF8 ? 1 + wide % 40 : wide == 0xFF ? TSR_MAX_ALPHABET : 256 + wide % 8 * 33;
+    table->alphabet = wide < 0xF0 ? 1 + wide % 32 : wide == 0xF7 ? TSR_MAX_ALPHABET : 200 + wide % 8 * 33;
     table->lowest = shape & 8 ? (int32_t)(take32(in) & 0x7FFFFFFF) - (1 << 30) : (int32_t)take8(in) - 128;
     uint32_t from = take8(in);
     for (uint32_t k = 0; k < table->alphabet; k++) {

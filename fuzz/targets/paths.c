@@ -1,5 +1,6 @@
 /* The fast decoder against a slow one written from the specification, and against itself in blocks of other sizes: the
  * same values, and the same error wherever decoding goes wrong. */
+#include "builder.h"
 #include "reference.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -7,7 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     input in = {data, data + size};
     tsr_type type = (tsr_type)(take8(&in) % 4);
     size_t blocks[] = {TSR_BLOCK, TSR_MAX_LANES, TSR_MAX_LANES * (1 + (size_t)take8(&in) % 70)};
-    uint64_t count = take_count(&in);
+    uint64_t count = take_count(&in, 0);
     stream s = take_stream(&in, type, count);
     ref_result expected = ref_decode(&s);
     if (s.intact) {

@@ -1,4 +1,5 @@
 /* Op `raw`: byte planes joined to words of every width, against a plain computation of the same. */
+#include "builder.h"
 #include "common.h"
 
 static uint64_t word(int32_t *const *planes, uint64_t i, uint32_t stored, uint32_t width, int rotate) {
@@ -17,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     int rotate = (shape & 4) != 0, intact = 1;
     if (!(shape & 8)) stored = 1 + (stored - 1) % (width > 0 ? width : 1);
     stored = stored < MOST ? stored : MOST;
-    uint64_t count = take_count(&in);
+    uint64_t count = take_count(&in, 1);
 
     stream streams[MOST];
     tsr_reader readers[MOST];

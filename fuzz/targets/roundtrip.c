@@ -48,7 +48,7 @@ static void encode_values(input *in, const tsr_table *table) {
     static tsr_slot slots[1 << TSR_MAX_PRECISION];
     static uint8_t prelude[1 << 18];
     uint32_t lanes = 1u << take8(in) % 6, how = take8(in), seed = take8(in);
-    size_t n = take_count(in), enough = 1 + 10 + 15 * n + 4 * lanes + 2 * n, size = 0, position = 16;
+    size_t n = take_count(in, 0), enough = 1 + 10 + 15 * n + 4 * lanes + 2 * n, size = 0, position = 16;
     size_t capacity = how & 1 ? take16(in) % (enough + 1) : enough;
     int32_t *values = room(n * sizeof *values), *out = room(n * sizeof *out);
     for (size_t i = 0; i < n; i++) {

@@ -1,4 +1,5 @@
 /* Op `uniform`: steps by row, low bits, every float type; every element against the formula of section 7.2. */
+#include "builder.h"
 #include "common.h"
 
 #include <math.h>
@@ -73,7 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint32_t shape = take8(&in), low_bits = take8(&in) % 16, by_row = take8(&in);
     tsr_float type = (tsr_float)(shape % 4);
     low_bits = low_bits < 9 ? low_bits : 0;
-    uint64_t count = take_count(&in), first = shape & 16 ? take16(&in) : 0;
+    uint64_t count = take_count(&in, 1), first = shape & 16 ? take16(&in) : 0;
     size_t step_count = shape & 32 ? 1 + take8(&in) % 5 : 1;
     float offset = take_float(&in), *steps = room(step_count * sizeof *steps);
     if (!(isfinite(offset) && offset > -1)) offset = (float)take8(&in) / 64 - 0.99f;

@@ -29,7 +29,7 @@ class TensorDifference:
     shape: tuple[int, ...]
     dtype: str
     snr_db: float | None = None  # of B as a copy of A
-    largest: float | None = None  # largest absolute difference
+    largest: float | None = None  # largest absolute difference, if it is finite
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ def _difference(name: str, a: _Tensor, b: _Tensor) -> tuple[TensorDifference, fl
     energy, error = float(np.square(np.abs(x)).sum()), float(np.square(difference).sum())
     status = "close" if a.dtype == b.dtype else "dtype"
     largest = float(difference.max()) if difference.size else 0.0
-    row = TensorDifference(name, status, b.shape, b.dtype, _decibels(energy, error), largest)
+    figure = largest if math.isfinite(largest) else None
+    row = TensorDifference(name, status, b.shape, b.dtype, _decibels(energy, error), figure)
     return row, energy if math.isfinite(error) else 0.0, error if math.isfinite(error) else 0.0
 
 

@@ -244,19 +244,21 @@ class _Job:
         def encode(price: float) -> None:
             self._encode(journal, price.hex(), lossy, lambda u: self.method.encode(u, u.load(), price), "compressing")
 
+        known = Trials(journal.sizes())
+
         def size(price: float) -> int:
             encode(price)
-            measured = file_size(self._manifest(price))
+            measured = known.sizes[price] = file_size(self._manifest(price))
             journal.note_size(price, measured)
-            best = trials.best(budget)
+            best = known.best(budget)
             journal.discard(keep={"kept", "whole", price.hex()} | ({best.hex()} if best else set()))
             return measured
 
-        trials = Trials(journal.sizes())
         if lossy:
-            search(budget, size, start, slope, trials)
-        best = trials.best(budget) if lossy else start
-        smallest = min(trials.sizes.values()) if lossy else file_size(self._manifest(None))
+            trials = search(budget, size, start, slope, known)
+            best, smallest = trials.best(budget), min(trials.sizes.values())
+        else:
+            best, smallest = start, file_size(self._manifest(None))
         if best is None or smallest > budget:
             raise self._too_small(budget, smallest)
         encode(best)

@@ -66,7 +66,8 @@ class Journal:
         try:
             if self.folder.exists() and not (resume and self._job() == job):
                 shutil.rmtree(self.folder)
-            self._units.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(exist_ok=True)
+            self._units.mkdir(exist_ok=True)
             (self.folder / "job").write_text(job)
         except OSError as error:
             raise explain(error, self.folder) from error
@@ -116,8 +117,11 @@ class Journal:
 
     def note_size(self, price: float, size: int) -> None:
         """Remember a measured size."""
-        with self._sizes.open("a") as file:
-            file.write(json.dumps({"price": price, "size": size}) + "\n")
+        try:
+            with self._sizes.open("a") as file:
+                file.write(json.dumps({"price": price, "size": size}) + "\n")
+        except OSError as error:
+            raise explain(error, self._sizes) from error
 
     def discard(self, keep: set[str]) -> None:
         """Delete the units whose key, after the number, is not in `keep`."""

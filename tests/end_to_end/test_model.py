@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Arrays, hidden, identical, model_bytes, noise_to_signal, read_safetensors, save_safetensors
+from helpers import (
+    Arrays,
+    hidden,
+    identical,
+    model_bytes,
+    noise_to_signal,
+    read_safetensors,
+    run_python,
+    save_safetensors,
+)
 
 import tersor
 from tersor.errors import BudgetError, FormatError, SourceError
@@ -69,6 +78,17 @@ def test_same_bytes_whatever_the_number_of_workers(model: Arrays, tmp_path: Path
     assert files[0] == files[1] == files[2]
 
 
+def test_same_bytes_whatever_the_threads_of_blas(model_file: Path, tmp_path: Path) -> None:
+    code = "import sys, tersor; tersor.compress(sys.argv[1], sys.argv[2], ratio=8, workers=2)"
+    files = []
+    for threads in ("1", "2", "3"):
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
+        result = run_python(code, str(model_file), str(tmp_path / threads), env=environment)
+        assert result.returncode == 0, result.stderr
+        files.append((tmp_path / threads).read_bytes())
+    assert files[0] == files[1] == files[2]
+
+
 def test_size_and_bits(model: Arrays, tmp_path: Path) -> None:
     report = tersor.compress(model, tmp_path / "size.tsr", size=100_000)
     assert 100_000 * 0.995 <= os.path.getsize(tmp_path / "size.tsr") <= 100_000
@@ -93,8 +113,11 @@ def test_a_generous_budget_loses_nothing(model: Arrays, tmp_path: Path) -> None:
 
 def test_prediction_is_near_the_truth(model: Arrays, compressed: Compressed, tmp_path: Path) -> None:
     lossless = tersor.compress(model, tmp_path / "lossless.tsr", lossless=True)
-    for settings, real in (({"ratio": 4}, compressed[4][1]), ({"ratio": 12}, compressed[12][1]), ({"lossless": True},
-    lossless)):
+    for settings, real in (
+        ({"ratio": 4}, compressed[4][1]),
+        ({"ratio": 12}, compressed[12][1]),
+        ({"lossless": True}, lossless),
+    ):
         forecast = tersor.compress(model, tmp_path / "m.tsr", dry_run=True, **settings)
         assert forecast.predicted and os.listdir(tmp_path) == ["lossless.tsr"]
         assert forecast.file_bytes == pytest.approx(real.file_bytes, rel=0.03)
@@ -159,9 +182,12 @@ def test_torch_checkpoint_and_module(tmp_path: Path) -> None:
 def test_other_float_types(tmp_path: Path, dtype: str) -> None:
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    state = {"w": (0.05 * torch.randn(256, 512)).to(getattr(torch, dtype)), "b": torch.randn(512).to(getattr(torch,
-    dtype))}
-    torch.save(state, tmp_path / "m.pt") total = sum(t.numel() * t.element_size() for t in state.values())
+    state = {
+        "w": (0.05 * torch.randn(256, 512)).to(getattr(torch, dtype)),
+        "b": torch.randn(512).to(getattr(torch, dtype)),
+    }
+    torch.save(state, tmp_path / "m.pt")
+    total = sum(t.numel() * t.element_size() for t in state.values())
     report = tersor.compress(tmp_path / "m.pt", tmp_path / "m.tsr", ratio=5)
     assert total / 5 * 0.995 <= report.file_bytes <= total / 5
     back = tersor.load(tmp_path / "m.tsr")
@@ -195,11 +221,16 @@ def test_nonfinite_tensors_are_kept_bit_for_bit_and_named(model: Arrays, tmp_pat
     assert len(report.kept_whole) == 2
 
 
+@pytest.mark.parametrize(
+    "settings", [{"ratio": 5}, {"ratio": 1.5}, {"lossless": True}, {"ratio": 5, "dry_run": True}], ids=str
+)
 @pytest.mark.parametrize("name", ["conv.weight", "layers.0.mlp.up.bias"])
-def test_nonfinite_tensors_are_refused_if_asked(model: Arrays, tmp_path: Path, name: str) -> None:
+def test_nonfinite_tensors_are_refused_if_asked(
+    model: Arrays, tmp_path: Path, name: str, settings: dict[str, Any]
+) -> None:
     broken = {**model, name: with_nonfinite(model)[name]}
     with pytest.raises(SourceError, match="NaN or infinite") as caught:
-        tersor.compress(broken, tmp_path / "m.tsr", ratio=5, nonfinite="fail")
+        tersor.compress(broken, tmp_path / "m.tsr", nonfinite="fail", **settings)
     assert repr(name) in str(caught.value)
     assert not (tmp_path / "m.tsr").exists()
 
@@ -257,8 +288,8 @@ def test_float64_beyond_float32(tmp_path: Path) -> None:
 
 
 def test_odd_names(tmp_path: Path) -> None:
-    names = ["ünï.コード", "with space", "quo\"te'", "new\nline", "tab\t", "back\\slash", "[bold]x[/]", "🙂", "/etc/passwd", "a" * 3000,
-             "../up", "__metadata__x", "per%cent", "\x1b[31m", "\u202e"]  # fmt: skip
+    names = ["ünï.コード", "with space", "quo\"te'", "new\nline", "tab\t", "back\\slash", "[bold]x[/]", "🙂",
+             "/etc/passwd", "a" * 3000, "../up", "__metadata__x", "per%cent", "\x1b[31m", "\u202e"]  # fmt: skip
     arrays = {n: np.full((3, k + 1), k, np.float32) for k, n in enumerate(names)}
     tersor.compress(arrays, tmp_path / "m.tsr", lossless=True)
     assert list(tersor.load(tmp_path / "m.tsr")) == names

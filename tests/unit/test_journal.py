@@ -92,9 +92,7 @@ def test_a_flipped_bit_in_a_piece_is_found_before_it_is_written(tmp_path: Path, 
     assert "without --resume" in str(caught.value)
 
 
-def test_a_unit_is_there_whole_or_not_at_all(
-    tmp_path: Path, tensor: Encoded, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_unit_is_there_whole_or_not_at_all(tmp_path: Path, tensor: Encoded, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = journal(tmp_path)
 
     def fail(*_: Any) -> Any:

@@ -43,19 +43,18 @@ def predict(size: Callable[[float], float], target: float, low: float, high: flo
 
 
 def search(
-    budget: int, size: Callable[[float], int], start: float, slope: float = -0.2, trials: Trials | None = None
+    budget: int, size: Callable[[float], int], start: float, slope: float = -0.2, known: Trials | None = None
 ) -> Trials:
     """Measure real sizes until one lies within TOLERANCE below `budget`, or nothing more can be gained.
 
     `start` is a good guess; `slope` is d log(size) / d log(price) there. A bracket of one price above and one below
     the budget is kept as soon as there are both; the next price is interpolated between them, or extrapolated by the
-    slope.
+    slope. Sizes that are `known` from an earlier run are not measured again; the path is the same as without them.
     """
-    trials = trials or Trials()
+    trials, known = Trials(), known or Trials()
     price, aim = start, budget * (1 - AIM)
     for trial in range(MOST_TRIALS):
-        if price not in trials.sizes:
-            trials.sizes[price] = size(price)
+        trials.sizes[price] = known.sizes[price] if price in known.sizes else size(price)
         best = trials.best(budget)
         if best is not None and trials.sizes[best] >= budget * (1 - TOLERANCE):
             break
@@ -69,6 +68,8 @@ def search(
         else:
             shift = math.log(aim / trials.sizes[price]) / slope
             price *= math.exp(max(-3.0, min(3.0, shift * (1 + 0.3 * (trial > 0)))))
+        if price in trials.sizes:
+            break
     return trials
 
 

@@ -67,6 +67,11 @@ uint64_t hash(Input data, uint64_t seed) {
     return tsr_hash(data.data(), data.size(), seed);
 }
 
+void check_prelude(Input data) {
+    nb::gil_scoped_release release;
+    check(tsr_prelude_check(data.data(), data.size()));
+}
+
 nb::ndarray<nb::numpy, int32_t, nb::ndim<1>> decode_integers(std::optional<Input> prelude, int type, Input data,
                                                               uint64_t count) {
     std::vector<int32_t> out;
@@ -232,6 +237,7 @@ NB_MODULE(_core, m) {
     nb::exception<StreamError>(m, "StreamError", PyExc_ValueError);
     m.attr("LEAF") = static_cast<int>(TSR_LEAF);
     m.def("hash", &hash, "data"_a, "seed"_a = 0);
+    m.def("check_prelude", &check_prelude, "data"_a);
     m.def("decode_integers", &decode_integers, "prelude"_a.none(), "type"_a, "data"_a, "count"_a);
     m.def("decode_uniform", &decode_uniform, "out"_a, "type"_a, "prelude"_a.none(), "level_type"_a, "data"_a, "count"_a,
           "steps"_a, "row_steps"_a.none(), "row_length"_a, "first"_a, "offset"_a,

@@ -166,13 +166,26 @@ static void write_table(bit_writer *w, const tsr_table *table, uint32_t mode, ui
     write_side(w, table, order, rice, mode, 1);
 }
 
-tsr_error tsr_table_write(const tsr_table *table, uint8_t *data, size_t capacity, size_t *position) {
-    uint32_t mode = 0, sum = 0, best_order = 0, best_rice = 0;
+/* The mode takes what the others leave: the largest frequency, or the only one that no code stands for. */
+static tsr_error choose_mode(const tsr_table *table, uint32_t *mode) {
+    uint32_t largest = 0, sum = 0, odd = 0;
     for (uint32_t k = 0; k < table->alphabet; k++) {
-        sum += table->frequency[k];
-        if (table->frequency[k] > table->frequency[mode]) mode = k;
+        uint32_t frequency = table->frequency[k];
+        sum += frequency;
+        if (frequency > table->frequency[largest]) largest = k;
+        if (code_frequency((uint32_t)frequency_code(frequency)) == frequency) continue;
+        odd++;
+        *mode = k;
     }
-    if (table->alphabet < 1 || sum != UINT32_C(1) << table->precision) return TSR_TABLE;
+    if (odd == 0) *mode = largest;
+    return odd > 1 || sum != UINT32_C(1) << table->precision ? TSR_TABLE : TSR_OK;
+}
+
+tsr_error tsr_table_write(const tsr_table *table, uint8_t *data, size_t capacity, size_t *position) {
+    const int32_t farthest = INT32_C(1) << 30;
+    uint32_t mode = 0, best_order = 0, best_rice = 0;
+    if (table->alphabet < 1 || table->lowest < -farthest || table->lowest > farthest) return TSR_TABLE;
+    if (choose_mode(table, &mode) != TSR_OK) return TSR_TABLE;
     size_t best = SIZE_MAX;
     for (uint32_t order = 0; order < 2; order++) {
         for (uint32_t rice = 0; rice < 8; rice++) {

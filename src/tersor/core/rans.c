@@ -104,9 +104,16 @@ tsr_error tsr_prelude_read(tsr_table *table, uint32_t wanted, const uint8_t *dat
         tsr_error error = tsr_table_read(table, data, size, &position);
         if (error != TSR_OK) return error;
     }
-    if (wanted + 1u < data[1]) return TSR_OK; /* whoever reads the last table checks the end */
+    if (wanted + 1u < data[1]) return TSR_OK;
     if ((position + 7) / 8 != size) return TSR_TABLE;
     return position % 8 && data[size - 1] >> position % 8 ? TSR_TABLE : TSR_OK; /* padding bits are zero */
+}
+
+tsr_error tsr_prelude_check(const uint8_t *data, size_t size) {
+    tsr_table table;
+    uint32_t lanes;
+    if (size < 2 || data[1] == 0) return TSR_TABLE;
+    return tsr_prelude_read(&table, data[1] - 1u, data, size, &lanes); /* the last table: those before it are read too */
 }
 
 /* -- patches ----------------------------------------------------------------------------------------------------- */

@@ -50,11 +50,15 @@ typedef struct {
 /* Reads one table at bit `*position` of `data`; advances `*position`. */
 tsr_error tsr_table_read(tsr_table *table, const uint8_t *data, size_t size, size_t *position);
 
-/* Reads table number `wanted` of a prelude (section 6.1) and its number of lanes. */
+/* Checks a whole prelude (section 6.1). */
+tsr_error tsr_prelude_check(const uint8_t *data, size_t size);
+
+/* Reads table number `wanted` of a prelude and its number of lanes; what follows that table is not looked at. */
 tsr_error tsr_prelude_read(tsr_table *table, uint32_t wanted, const uint8_t *data, size_t size, uint32_t *lanes);
 
-/* Appends a table at bit `*position` of `data` (zeroed, `capacity` bytes). The frequencies must be representable:
- * see tsr_table_round. Picks the cheapest of the encodings that section 6.2 allows. */
+/* Appends a table at bit `*position` of `data` (zeroed, `capacity` bytes). All frequencies but one must be representable
+ * (see tsr_table_round) and `lowest` within +-2^30: TSR_TABLE if not. Picks the cheapest of the encodings that section
+ * 6.2 allows. */
 tsr_error tsr_table_write(const tsr_table *table, uint8_t *data, size_t capacity, size_t *position);
 
 /* Turns counts (length table->alphabet) into representable frequencies of table->precision bits: every counted symbol

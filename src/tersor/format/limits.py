@@ -6,20 +6,35 @@ from dataclasses import dataclass
 
 from tersor.errors import LimitError
 
+MANIFEST_BASE = 2**16
+"""A small manifest of nothing but zeros may deflate a thousandfold, and parses in no time."""
+
 
 @dataclass(frozen=True)
 class Limits:
     """What a reader accepts. The defaults fit every published model and stop files that claim absurd sizes.
 
     All sizes are bytes. A decoded model may be `base_bytes` plus `expansion` times its file: honest files expand
-    4 to 100 times, a bomb a million times.
+    4 to 100 times, a bomb a million times. A manifest may be 64 KiB plus `manifest_expansion` times its deflated size:
+    honest ones expand 2 to 10 times, a bomb a thousand times.
     """
 
     manifest_bytes: int = 256 * 2**20
+    manifest_expansion: int = 32
     tensors: int = 1_000_000
     tensor_bytes: int = 64 * 2**30
     base_bytes: int = 256 * 2**20
     expansion: int = 1024
+
+    def check_manifest(self, size: int, stored: int) -> None:
+        """Raise `LimitError` if a manifest of `stored` bytes may not inflate to `size`."""
+        self.check("the manifest's size", size, self.manifest_bytes, "manifest_bytes", "manifest")
+        allowed = MANIFEST_BASE + self.manifest_expansion * stored
+        self.check("the manifest's size", size, allowed, "manifest_expansion", "manifest")
+
+    def check_decoded(self, what: str, size: int, stored: int) -> None:
+        """Raise `LimitError` if a file of `stored` bytes may not decode to `size`."""
+        self.check(what, size, self.base_bytes + self.expansion * stored, "expansion")
 
     def check(self, what: str, asked: int, allowed: int, setting: str, where: str = "") -> None:
         """Raise `LimitError` if `asked` exceeds `allowed`."""

