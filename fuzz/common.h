@@ -210,6 +210,7 @@ static inline stream take_stream(input *in, tsr_type type, uint64_t count) {
     uint32_t kind = take8(in) % 8;
     if (kind < 2) { /* bytes as they are: those of this stream, or all that are left */
         s.plain = take8(in) % 8 == 7;
+        if (kind == 1) s.count = take16(in) % (4 * TSR_BLOCK);
         s.prelude = take_bytes(in, take8(in), &s.prelude_size);
         s.data = take_bytes(in, kind == 0 ? take8(in) : left(in), &s.size);
         return s;

@@ -82,13 +82,12 @@ def _change_tree(holder: list[Any], choices: Choices) -> None:
     slots = _slots(holder, [])[:5000]
     parent, key = choices.pick(slots)
     value = parent[key]
+    like = NUMBERS if type(value) is int else WORDS if isinstance(value, str) else OTHERS
     match choices.below(12):
-        case 0:
-            parent[key] = choices.pick(NUMBERS)
-        case 1:
-            parent[key] = choices.pick(WORDS)
+        case 0 | 1:
+            parent[key] = _copy(choices.pick(like))
         case 2:
-            parent[key] = _copy(choices.pick(OTHERS))
+            parent[key] = _copy(choices.pick(choices.pick((NUMBERS, WORDS, OTHERS))))
         case 3:
             other, at = choices.pick(slots)
             parent[key] = _copy(other[at])

@@ -50,6 +50,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         REQUIRE(lanes == expected_lanes);
         same_table(&table, &expected);
     }
+    int whole = size > 2 && rest[1] > 0 && ref_prelude(&expected, rest[1] - 1u, rest, size - 1, &expected_lanes);
+    REQUIRE(tsr_prelude_check(rest, size - 1) == (whole ? TSR_OK : TSR_TABLE));
     free(rest);
     return 0;
 }

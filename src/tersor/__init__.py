@@ -15,7 +15,7 @@ from tersor.format.reader import TensorFile
 from tersor.runtime import decompress, load, load_into, open, verify
 
 if TYPE_CHECKING:
-    from tersor.compare import compare as compare
+    from tersor.comparison import compare as compare
     from tersor.engine import compress as compress
 
 __all__ = [
@@ -40,7 +40,7 @@ def __getattr__(name: str) -> Any:
 
         return compress
     if name == "compare":
-        from tersor.compare import compare
+        from tersor.comparison import compare
 
         return compare
     raise AttributeError(f"module 'tersor' has no attribute {name!r}")

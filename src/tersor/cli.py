@@ -149,7 +149,7 @@ def verify(file: Path, **limits: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="print everything as JSON")
 def compare(a: str, b: str, as_json: bool) -> None:
     """Compare two models or files tensor by tensor; exit status 1 unless they are identical."""
-    from tersor.compare import compare as run
+    from tersor.comparison import compare as run
     from tersor.report import text
 
     result = run(a, b)

@@ -28,8 +28,11 @@ class Distortion(NamedTuple):
     def between(cls, original: npt.NDArray[np.floating], decoded: npt.NDArray[np.floating]) -> Distortion:
         """That of `decoded` against `original`."""
         wide = original.astype(np.float64)
-        difference = decoded - wide
-        return cls(float(np.square(difference).sum()), float(np.square(wide).sum()))  # BLAS sums depend on its threads
+        with np.errstate(over="ignore"):
+            difference = decoded - wide
+            return cls(
+                float(np.square(difference).sum()), float(np.square(wide).sum())
+            )  # BLAS sums depend on its threads
 
     def __add__(self, other: Distortion) -> Distortion:  # type: ignore[override]
         return Distortion(self.error + other.error, self.energy + other.energy)
@@ -42,6 +45,7 @@ class Encoded:
     entry: Entry
     pieces: tuple[bytes, ...]
     distortion: Distortion = field(default_factory=Distortion)
+    finite: bool = True  # False: there are NaN or infinite weights, kept bit for bit
 
     @property
     def nbytes(self) -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +18,6 @@ from tersor.allocate.price import AIM, Trials, predict, search
 from tersor.encoded import Distortion, Encoded
 from tersor.errors import BudgetError, SourceError
 from tersor.format import cbor
-from tersor.format.dtypes import Bytes
 from tersor.format.layout import HEADER_SIZE
 from tersor.format.manifest import Entry, Manifest
 from tersor.format.writer import file_size, refuse_existing, write
@@ -113,7 +111,15 @@ def compress(
 
 def recipe_of(method: Method) -> dict[str, Any]:
     """A method and its settings, as they stand in the file."""
-    return {"method": method.name, **{f.name: getattr(method, f.name) for f in dataclasses.fields(method)}}  # type: ignore[arg-type]
+    return {"method": method.name, **{f.name: getattr(method, f.name) for f in fields(method)}}  # type: ignore[arg-type]
+
+
+def _refused(name: str) -> SourceError:
+    return SourceError(
+        "a tensor has NaN or infinite weights",
+        where=f"tensor {name!r}",
+        remedy="repair it, or let it be kept bit for bit (--nonfinite keep)",
+    )
 
 
 class _Job:
@@ -141,7 +147,6 @@ class _Job:
             budget.resolve(self.source_bytes, sum(u.count for u in self.own if u.dtype in FLOATS)) if budget else None
         )
         self.done: dict[str, StoredUnit] = {}
-        self.kept_whole: list[str] = []
 
     def key(self) -> str:
         """Identifies the job: another source, method, budget or version is another job."""
@@ -171,40 +176,40 @@ class _Job:
         manifest = self._manifest(price)
         pieces = (piece for unit in self.own for piece in self.done[unit.name].pieces())
         written = write(path, manifest, pieces, overwrite=overwrite)
-        return self._finish(Report.of(manifest, written))
+        kept_whole = tuple(u.name for u in self.own if not self.done[u.name].finite)
+        return replace(Report.of(manifest, written), skipped=tuple(self.source.skipped), kept_whole=kept_whole)
 
     def forecast(self) -> Report:
         """Predict the file from samples: nothing is written, and of large tensors only a part is read closely."""
-        candidates = [u for u in self.own if self.budget is not None and self.method.quantizes(u)]
-        samples = self._samples(candidates)
+        samples = self._samples([u for u in self.own if self.budget is not None and self.method.quantizes(u)])
         kept = [u for u in self.own if u.name not in samples]
-        finish = keep.lossless if self.budget is None else keep.rounded
-        sizes = dict(zip((u.name for u in kept), self._kept_sizes(kept, finish), strict=True))
-        fixed = HEADER_SIZE + 40 * len(self.units) + sum(sizes.values())
+        parts = for_each(self._kept_part, kept, self.workers, self._reporter("reading", kept))
+        sizes = {u.name: int(part.nbytes * scale) for u, (part, scale) in zip(kept, parts, strict=True)}
+        overhead = HEADER_SIZE + 40 * len(self.units)
         if self.budget is not None and samples:
-            price, _ = self._guess(samples, fixed, self.budget)
+            price, _ = self._guess(samples, overhead + sum(sizes.values()), self.budget)
             sizes |= {name: int(sample.nbytes(price)) for name, sample in samples.items()}
-        total = HEADER_SIZE + 40 * len(self.units) + sum(sizes.values())
+        total = overhead + sum(sizes.values())
         if self.budget is not None and total > self.budget:
             raise self._too_small(self.budget, total)
-        return self._finish(Report.predict(self.units, sizes, samples, total))
+        kept_whole = tuple(part.entry.name for part, _ in parts if not part.finite)
+        report = Report.predict(self.units, sizes, samples, total)
+        return replace(report, skipped=tuple(self.source.skipped), kept_whole=kept_whole)
 
-    def _finish(self, report: Report) -> Report:
-        """Add what only the run knows."""
-        return dataclasses.replace(report, skipped=tuple(self.source.skipped), kept_whole=tuple(self.kept_whole))
+    def _kept_part(self, unit: Unit) -> tuple[Encoded, float]:
+        """A unit that is kept, or a part in the middle of a large one, coded; and how many times larger the whole is."""
+        finish = keep.lossless if self.budget is None else keep.rounded
+        data, part = unit.load(), 2**22
+        if data.size <= 2 * part:
+            return self._checked(finish(unit, data)), 1.0
+        start = (data.size - part) // 2 // 16 * 16
+        piece = replace(unit, shape=(part // ITEMSIZE[unit.dtype],))
+        return self._checked(finish(piece, data[start : start + part])), data.size / part
 
-    def _kept_sizes(self, units: Sequence[Unit], finish: Callable[[Unit, Bytes], Encoded]) -> list[int]:
-        """Bytes of units that are kept; those of large ones by a part in their middle."""
-
-        def size(unit: Unit) -> int:
-            data, part = unit.load(), 2**22
-            if data.size <= 2 * part:
-                return finish(unit, data).nbytes
-            start = (data.size - part) // 2 // 16 * 16
-            piece = dataclasses.replace(unit, shape=(part // ITEMSIZE[unit.dtype],))
-            return int(finish(piece, data[start : start + part]).nbytes * (data.size / part))
-
-        return for_each(size, units, self.workers, lambda n: self.progress("reading", n, sum(u.nbytes for u in units)))
+    def _reporter(self, label: str, units: Sequence[Unit]) -> Callable[[int], None]:
+        """Tells the caller how many bytes of the units are done."""
+        total = sum(u.nbytes for u in units)
+        return lambda done: self.progress(label, done, total)
 
     # -- encoding ----------------------------------------------------------------------------------------------------
 
@@ -215,11 +220,16 @@ class _Job:
 
         def work(unit: Unit) -> StoredUnit:
             name = f"{self.numbers[unit.name]:06d}-{key}"
-            return journal.get(name) or journal.put(name, encode(unit))
+            return journal.get(name) or journal.put(name, self._checked(encode(unit)))
 
-        total = sum(u.nbytes for u in units)
-        results = for_each(work, units, self.workers, lambda n: self.progress(label, n, total))
+        results = for_each(work, units, self.workers, self._reporter(label, units))
         self.done |= {unit.name: stored for unit, stored in zip(units, results, strict=True)}
+
+    def _checked(self, encoded: Encoded) -> Encoded:
+        """The unit, unless it has weights that the caller wants refused."""
+        if not encoded.finite and self.nonfinite == "fail":
+            raise _refused(encoded.entry.name)
+        return encoded
 
     def _fits_whole(self, journal: Journal, budget: int) -> bool:
         """Whether the budget has room for every bit; if so, that is what `done` holds."""
@@ -273,13 +283,10 @@ class _Job:
             if keep.all_finite(data, unit.dtype):
                 return self.method.sample(unit, data, share)
             if self.nonfinite == "fail":
-                raise SourceError("a tensor has NaN or infinite weights", where=f"tensor {unit.name!r}",
-                                  remedy="repair it, or let it be kept bit for bit (--nonfinite keep)")  # fmt: skip
+                raise _refused(unit.name)
             return None
 
-        total = sum(u.nbytes for u in units)
-        found = for_each(sample, units, self.workers, lambda n: self.progress("reading", n, total))
-        self.kept_whole = [u.name for u, s in zip(units, found, strict=True) if s is None]
+        found = for_each(sample, units, self.workers, self._reporter("reading", units))
         return {u.name: s for u, s in zip(units, found, strict=True) if s is not None}
 
     def _guess(self, samples: dict[str, Sample], fixed: int, budget: int) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from tersor.format.limits import Limits
 from tersor.format.manifest import Entry, Manifest
 from tersor.format.writer import explain
 
-_HEAD = struct.Struct("<QQdd")
+_HEAD = struct.Struct("<QQdd?")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class StoredUnit:
 
     entry: Entry
     distortion: Distortion
+    finite: bool
     path: Path
     start: int
 
@@ -82,14 +83,14 @@ class Journal:
         path = self._units / key
         try:
             with path.open("rb") as file:
-                stored_size, plain_size, error, energy = _HEAD.unpack(file.read(_HEAD.size))
+                stored_size, plain_size, error, energy, finite = _HEAD.unpack(file.read(_HEAD.size))
                 (entry,) = Manifest.unpack(file.read(stored_size), plain_size, Limits()).entries
             start = _HEAD.size + stored_size
             if path.stat().st_size != start + entry.stored:
                 return None
         except (OSError, struct.error, FormatError, ValueError):
             return None
-        return StoredUnit(entry, Distortion(error, energy), path, start)
+        return StoredUnit(entry, Distortion(error, energy), finite, path, start)
 
     def put(self, key: str, encoded: Encoded) -> StoredUnit:
         """Store a finished unit; it is there completely or not at all."""
@@ -98,13 +99,13 @@ class Journal:
         temporary = path.with_suffix(".part")
         try:
             with temporary.open("wb") as file:
-                file.write(_HEAD.pack(len(stored), size, *encoded.distortion))
+                file.write(_HEAD.pack(len(stored), size, *encoded.distortion, encoded.finite))
                 file.write(stored)
                 file.writelines(encoded.pieces)
             temporary.replace(path)
         except OSError as error:
             raise explain(error, path) from error
-        return StoredUnit(encoded.entry, encoded.distortion, path, _HEAD.size + len(stored))
+        return StoredUnit(encoded.entry, encoded.distortion, encoded.finite, path, _HEAD.size + len(stored))
 
     def sizes(self) -> dict[float, int]:
         """File sizes measured so far, by price."""

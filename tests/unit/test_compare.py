@@ -9,7 +9,7 @@ import pytest
 from helpers import Arrays, run_python, save_raw_safetensors, save_safetensors
 
 import tersor
-from tersor.compare import compare
+from tersor.comparison import compare
 
 A: Arrays = {
     "w": np.array([[3.0, 4.0], [0.0, 0.0]], np.float32),

@@ -34,8 +34,8 @@ class Method(Protocol):
         """Whether the unit is for the method; others are kept."""
         ...
 
-    def sample(self, unit: Unit, data: Bytes, budget: int) -> Sample:
-        """Keep about `budget` weights of the unit to predict sizes from."""
+    def sample(self, unit: Unit, data: Bytes, budget: int) -> Sample | None:
+        """Keep about `budget` weights of the unit to predict sizes from; None if it is not for the method after all."""
         ...
 
     def encode(self, unit: Unit, data: Bytes, price: float) -> Encoded:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from tersor.encoded import Distortion, Encoded, seal
 from tersor.format.dtypes import DTYPES, Bytes, view_floats
 from tersor.ops import raw
+from tersor.ops.uniform import FLOATS
 from tersor.sources import Unit
 
 ROUNDED_BYTES = {"F32": 2, "F64": 3}
@@ -19,7 +22,8 @@ A relative error of at most 2^-8 in a scale or a bias is 30 dB below that of 4-b
 def lossless(unit: Unit, data: Bytes) -> Encoded:
     """Keep every bit."""
     step, streams = raw.encode_step(data, unit.dtype)
-    return seal(unit.name, unit.dtype, unit.shape, step, streams)
+    encoded = seal(unit.name, unit.dtype, unit.shape, step, streams)
+    return replace(encoded, finite=unit.dtype not in FLOATS or all_finite(data, unit.dtype))
 
 
 def rounded(unit: Unit, data: Bytes) -> Encoded:

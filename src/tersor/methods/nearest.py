@@ -34,6 +34,10 @@ Integers = npt.NDArray[np.int32]
 
 SMALLEST = 256
 """Tensors with fewer weights are rounded, not quantized: a table and a step would cost more than they save."""
+LARGEST = 1e37
+"""Weights beyond this leave no room for float32 arithmetic."""
+FARTHEST_LEVEL = 2.0**23
+"""Levels stay below this, so that float32 holds them exactly."""
 RUN = 4096
 """Weights that stand together in a sample."""
 WIDEST_LEVEL = 63
@@ -62,8 +66,13 @@ class Nearest:
         weighty = role(unit) in ("embedding", "matrix", "convolution")
         return weighty and unit.dtype in uniform.FLOATS and unit.count >= SMALLEST
 
-    def sample(self, unit: Unit, data: Bytes, budget: int) -> NearestSample:
-        """Up to `budget` weights in runs spread evenly over the unit."""
+    def sample(self, unit: Unit, data: Bytes, budget: int) -> NearestSample | None:
+        """Up to `budget` weights in runs spread evenly over the unit; None if float32 cannot hold the weights."""
+        if unit.dtype == "F64" and float(np.abs(view_floats(data, unit.dtype)).max()) > LARGEST:
+            return None
+        return self._sample(unit, data, budget)
+
+    def _sample(self, unit: Unit, data: Bytes, budget: int) -> NearestSample:
         weights = _runs(data, unit, budget)
         rms = math.sqrt(float(np.square(weights, dtype=np.float64).mean()))
         thinned = np.abs(weights[:: max(1, weights.size // 2**14)])
@@ -71,7 +80,9 @@ class Nearest:
 
     def encode(self, unit: Unit, data: Bytes, price: float) -> Encoded:
         """Code the unit at a price."""
-        plan = self.sample(unit, data, 2**18).plan(price)
+        plan = self._sample(unit, data, 2**18).plan(price)
+        if _largest(data, unit) / plan.step >= FARTHEST_LEVEL:
+            return keep.rounded(unit, data)  # a few weights so large that no grid serves both them and the rest
         chunk = _chunk(plan.bits_per_weight)
         width = DTYPES[unit.dtype].width * chunk
 
@@ -159,10 +170,10 @@ def _gain(weights: Floats, levels: Integers, step: float) -> float:
     """The factor after which the decoded weights project onto the original ones with their full length: <w, w>
     / <w, w^>."""
     wide = weights.astype(np.float64)
-    projection = float(wide @ levels) * step
+    projection = float((wide * levels).sum()) * step  # not BLAS: its sums depend on the number of its threads
     if projection <= 0:
         return 1.0
-    return min(2.0, max(0.5, float(wide @ wide) / projection))
+    return min(2.0, max(0.5, float(np.square(wide).sum()) / projection))
 
 
 def _prices(histogram: Histogram) -> Floats:
@@ -173,6 +184,13 @@ def _prices(histogram: Histogram) -> Floats:
     first, last = max(lowest, -limit), min(lowest + counts.size, limit + 1)
     full[first + limit : last + limit] = counts[first - lowest : last - lowest]
     return -np.log2(np.maximum(full, 0.5) / total).astype(np.float32)
+
+
+def _largest(data: Bytes, unit: Unit) -> float:
+    """Largest magnitude of the weights, a stretch at a time."""
+    stretch = DTYPES[unit.dtype].width * 2**20
+    parts = (to_float32(data[k : k + stretch], unit.dtype) for k in range(0, data.size, stretch))
+    return max(float(np.abs(part).max()) for part in parts)
 
 
 def _chunk(bits: float) -> int:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tersor.compare import Comparison
+from tersor.comparison import Comparison
 from tersor.engine import Progress as Callback
 from tersor.report import Report, TensorRow
 

@@ -1,0 +1,116 @@
+"""The examples of the specification (spec/FORMAT.md, section 10) decode as it says."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+import pytest
+from helpers import ROOT
+from reference import reference
+
+import tersor
+from tersor import _core
+
+TEXT = (ROOT / "spec" / "FORMAT.md").read_text()
+SECTION = TEXT[TEXT.index("\n## 10. ") :]
+PARTS = dict(re.findall(r"\n### (10\.\d+) [^\n]*\n(.*?)(?=\n### |\Z)", SECTION, re.DOTALL))
+EXAMPLES = [number for number, part in PARTS.items() if "```hex\n" in part]
+
+
+def block(number: str, kind: str) -> list[str]:
+    found = re.search(rf"```{kind}\n(.*?)\n```", PARTS[number], re.DOTALL)
+    assert found is not None
+    return found.group(1).splitlines()
+
+
+def rows(number: str) -> list[tuple[bytes, str]]:
+    """Fields of an example: their bytes and what is said about them. Offsets must follow from the bytes before."""
+    fields: list[tuple[bytes, str]] = []
+    at = 0
+    for line in block(number, "hex"):
+        assert int(line[:4], 16) == at
+        data = bytes.fromhex(line[6:53])
+        at += len(data)
+        fields.append((data, line[55:].strip()))
+    return fields
+
+
+def file_of(number: str) -> bytes:
+    return b"".join(data for data, _ in rows(number))
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 2
+
+
+@pytest.mark.parametrize("number", EXAMPLES)
+def test_both_decoders_decode_it_as_it_says(number: str) -> None:
+    data = file_of(number)
+    decoded = reference.decode(data)
+    lines = block(number, "result")
+    assert len(lines) == len(decoded)
+    with tersor.open(data) as file:
+        file.verify()
+        for line in lines:
+            name, dtype, shape, content = re.fullmatch(r"(\S+) (\S+) \[(.*)\] ([0-9a-f]*)", line).groups()  # type: ignore[union-attr]
+            sizes = tuple(int(size) for size in shape.split(",") if size)
+            assert decoded[name] == (dtype, sizes, bytes.fromhex(content))
+            assert file.stored(name).tobytes().hex() == content
+            assert (file.entry(name).dtype, file.entry(name).shape) == (dtype, sizes)
+
+
+@pytest.mark.parametrize("number", EXAMPLES)
+def test_fields_hold_what_is_said_about_them(number: str) -> None:
+    """Of texts in quotes and numbers after a colon."""
+    checked = 0
+    for data, text in rows(number):
+        if quoted := re.search(r'"(.+)"', text):
+            assert data[1:].decode() == quoted.group(1)
+            checked += 1
+        elif (stated := re.search(r": (\d+)$", text)) and len(data) in (5, 8):
+            value = int.from_bytes(data[1:], "big") if len(data) == 5 else struct.unpack("<Q", data)[0]
+            assert value == int(stated.group(1))
+            checked += 1
+    assert checked > 10
+
+
+def test_hashes() -> None:
+    lines = block("10.1", "hashes")[1:]
+    assert len(lines) > 10
+    for line in lines:
+        length, seed, digest = line.split()
+        data = bytes(i % 251 for i in range(int(length)))
+        assert f"{_core.hash(data, int(seed)):016x}" == digest
+        assert f"{reference.xxh3(data, int(seed)):016x}" == digest
+
+
+def test_hashes_in_the_text() -> None:
+    """Of the scalar: its leaf, its digest, its checksum."""
+    leaf, digest, checksum = re.findall(r"`([0-9a-f]{8,16})`", PARTS["10.2"])[:3]
+    value = file_of("10.2")[-4:]
+    assert f"{reference.xxh3(value):016x}" == leaf
+    assert f"{reference.xxh3(bytes.fromhex(leaf)[::-1], 1):016x}" == digest
+    assert leaf.endswith(checksum)
+
+
+def test_states_of_the_decoder() -> None:
+    """The table of section 10.3, row by row, with the formulas of section 6.3."""
+    fields = {text: data for data, text in rows("10.3")}
+    chunk = fields["second piece: the chunk"]
+    _, tables = reference.read_prelude(fields["first piece: the prelude"])
+    ((precision, lowest, frequencies),) = tables
+    state, words = struct.unpack_from("<I", chunk, 4)[0], list(struct.unpack("<H", chunk[8:]))
+    steps = re.findall(
+        r"^\| (\d) \| `(\w{8})` \| (\d+) \| (\d) \| (-?\d)[^|]* \| `(\w{8})` \|", PARTS["10.3"], re.MULTILINE
+    )
+    assert len(steps) == 8
+    for i, (index, before, slot, symbol, value, after) in enumerate(steps):
+        k, offset = int(symbol), int(slot) - sum(frequencies[: int(symbol)])
+        assert (int(index), int(before, 16), int(slot)) == (i, state, state % (1 << precision))
+        assert 0 <= offset < frequencies[k] and int(value) == lowest + k
+        state = frequencies[k] * (state >> precision) + offset
+        if state < 1 << 16:
+            state = state << 16 | words.pop(0)
+        assert int(after, 16) == state
+    assert state == 1 << 16 and not words
