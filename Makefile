@@ -37,6 +37,12 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Coverage-guided fuzzing (fuzz/README.md); needs clang.
+FUZZ_SECONDS ?= 600
+fuzz: $(VENV)/.installed
+	$(PIP) atheris
+	PYTHON=$(BIN)/python fuzz/run.sh $(FUZZ_SECONDS)
+
 benchmarks:
 	benchmarks/networks/setup.sh
 	benchmarks/run.sh

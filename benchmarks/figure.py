@@ -5,9 +5,8 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("svg")
-from matplotlib import pyplot as plt  # noqa: E402
-
-from benchmarks.common import ROOT, read_results  # noqa: E402
+from benchmarks.common import ROOT, read_results
+from matplotlib import pyplot as plt
 
 # method: (colour, marker, label, where the label stands relative to a point: its number, dx, dy in points)
 LOOK: dict[str, tuple[str, str, str, tuple[int, float, float]]] = {

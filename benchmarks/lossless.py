@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-
 from benchmarks.common import PEERS, Results, fastest, install_tersor, memcpy_calls
 
-ROUNDS = 5
+ROUNDS = 7
 HOSTILE = {
     "F32": np.array([0x7FC00001, 0xFFC12345, 0x7F800001, 0xFF812345, 0x80000000, 0x7F800000, 0xFF800000, 1,
     0x807FFFFF], "<u4"), "BF16": np.array([0x7FC1, 0xFFC3, 0x7F81, 0xFF85, 0x8000, 0x7F80, 0xFF80, 1, 0x807F], "<u2"),

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from benchmarks.common import Results
 
 HIDDEN, INNER, WORDS, LAYERS = 4096, 11008, 32000, 2
@@ -73,7 +72,7 @@ def peak(code: str) -> tuple[float, float]:
     """Peak memory in MB (10^6 bytes) of a process that runs `code`, and its seconds."""
     start = time.perf_counter()
     program = [sys.executable, "-c", f"{IMPORTS}\n{code}\n{WATCH}"]
-    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    done = subprocess.run(program, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.splitlines()[-1]), time.perf_counter() - start
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
-import tersor
 from benchmarks.common import Results
 from benchmarks.networks import load
+
+import tersor
 from tersor import _core
 from tersor.coders import CORE_TYPES
 from tersor.format.layout import chunk_counts
@@ -78,8 +78,9 @@ def main() -> None:
                             entropy_bits_per_weight=8 * found.entropy / entry.count,
                             excess_percent=100 * (found.coded / found.entropy - 1), **found._asdict(),
                         )  # fmt: skip
-                results.add(network=name, ratio=ratio, file_bytes=report.file_bytes,
-                manifest_bytes=report.overhead_bytes)
+                results.add(
+                    network=name, ratio=ratio, file_bytes=report.file_bytes, manifest_bytes=report.overhead_bytes
+                )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 For every network and ratio 4, 8, 12: bytes of the file, how far it is below the budget (goal: 0 to 0.5 %), metrics of
 the weights that `tersor.load` gives, seconds to compress with one thread. Ratio 1 is the original.
 
-    python -m benchmarks.sizes [NETWORK ...]
+    python -m benchmarks.sizes [--no-metrics] [NETWORK ...]    (without metrics, results go to sizes-only.jsonl)
 """
 
 import sys
@@ -12,24 +12,25 @@ import time
 from pathlib import Path
 
 import torch
-
-import tersor
 from benchmarks.common import Results
 from benchmarks.networks import load, names
 from benchmarks.networks._common import read
 
+import tersor
+
 RATIOS = (4, 8, 12)
 
 
-def main(networks: list[str]) -> None:
+def main(networks: list[str], *, judge: bool = True) -> None:
     torch.set_num_threads(1)
-    with Results("sizes") as results, tempfile.TemporaryDirectory() as folder:
+    with Results("sizes" if judge else "sizes-only") as results, tempfile.TemporaryDirectory() as folder:
         for name in networks or names():
             network = load(name)
-            original = read(network.weights)
-            source = sum(array.nbytes for array in original.values())
-            results.add(network=name, ratio=1, bytes=source, metrics=network.evaluate(original))
-            del original
+            if judge:
+                original = read(network.weights)
+                source = sum(array.nbytes for array in original.values())
+                results.add(network=name, ratio=1, bytes=source, metrics=network.evaluate(original))
+                del original
             for ratio in RATIOS:
                 path = Path(folder) / f"{name}.tsr"
                 start = time.perf_counter()
@@ -44,9 +45,9 @@ def main(networks: list[str]) -> None:
                 results.add(
                     network=name, ratio=ratio, source_bytes=report.source_bytes, budget=budget, bytes=nbytes,
                     below_percent=100 * (budget - nbytes) / budget, snr_db=report.snr_db, seconds=seconds,
-                    metrics=network.evaluate(tersor.load(path)),
+                    metrics=network.evaluate(tersor.load(path)) if judge else {},
                 )  # fmt: skip
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main([a for a in sys.argv[1:] if a != "--no-metrics"], judge="--no-metrics" not in sys.argv)

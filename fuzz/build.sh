@@ -14,9 +14,14 @@ for part in hash rans decode encode; do
   "$cc" "${common[@]}" "${watched[@]}" -c "src/tersor/core/$part.c" -o "$out/objects/$part.o"
 done
 "$cc" "${common[@]}" -c fuzz/builder.c -o "$out/objects/builder.o"
+link() { # PROGRAM OBJECT...
+  "$cc" -fsanitize=fuzzer,address,undefined "${@:2}" "$out"/objects/{hash,decode,encode,builder}.o -lm -o "$out/$1"
+}
 for source in fuzz/targets/*.c; do
   name=$(basename "$source" .c)
-  "$cc" "${common[@]}" "${watched[@]}" -c "$source" -o "$out/$name.o"
-  "$cc" -fsanitize=fuzzer,address,undefined "$out/$name.o" "$out"/objects/*.o -lm -o "$out/$name"
-  rm "$out/$name.o"
+  "$cc" "${common[@]}" "${watched[@]}" -c "$source" -o "$out/objects/target-$name.o"
+  link "$name" "$out/objects/target-$name.o" "$out/objects/rans.o"
 done
+# The decoder as it is where there are no wide vectors.
+"$cc" "${common[@]}" "${watched[@]}" -DTSR_SCALAR -c src/tersor/core/rans.c -o "$out/objects/rans-scalar.o"
+link scalar "$out/objects/target-paths.o" "$out/objects/rans-scalar.o"

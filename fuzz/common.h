@@ -119,7 +119,19 @@ static inline void take_table(input *in, tsr_table *table) {
     table->frequency[0] = (uint16_t)(1u << table->precision);
 }
 
-/* Encodes values into an intact chunk; `capacity` bytes are always enough. */
+/* A value far from any table: around the limit of some number of bits, or anywhere. */
+static inline int32_t far_value(uint32_t x, uint32_t i) {
+    uint32_t limit = UINT32_MAX >> (x >> 3 & 15);
+    switch (x & 7) {
+        case 0: return (int32_t)(limit >> 1);
+        case 1: return (int32_t)(limit >> 1) + (limit >> 1 < INT32_MAX);
+        case 2: return -(int32_t)(limit >> 1);
+        case 3: return -(int32_t)(limit >> 1) - 1;
+        default: return (int32_t)((x << 24 | x << 9) ^ i);
+    }
+}
+
+/* Encodes values into an intact chunk. */
 static inline void encode_stream(input *in, stream *s) {
     static uint8_t prelude[TSR_MAX_ALPHABET * 8 * 4];
     static uint16_t scratch[1 << 17];
@@ -145,8 +157,7 @@ static inline void encode_stream(input *in, stream *s) {
     for (uint64_t i = 0; i < s->count; i++) {
         uint32_t x = i < 64 && left(in) > 8 ? take8(in) : (seed = seed * 1664525 + 1013904223) >> 24;
         int outlier = outliers > 0x80 && i % (256 - outliers + 1) == 0;
-        uint32_t far = (x << 24 | x << 9) ^ (uint32_t)i;
-        int32_t value = outlier ? (int32_t)far : table.lowest + (int32_t)(x % table.alphabet);
+        int32_t value = outlier ? far_value(x, (uint32_t)i) : table.lowest + (int32_t)(x % table.alphabet);
         s->values[i] = clamp_to(s->type, value);
     }
     size_t size = 0;

@@ -29,12 +29,12 @@ def _special(target: str) -> Iterator[bytes]:
             for _, prelude, _ in _chunks():
                 yield b"\0" + prelude
                 yield b"\0" + prelude[2:]
-        case "rans" | "paths":
+        case "rans" | "paths" | "scalar":
             for stream, prelude, chunk in _chunks():
                 count = min(stream[2], stream[3])
                 if count >= 8192 or len(prelude) > 255 or len(prelude) + len(chunk) > 480:
                     continue
-                head = bytes([TYPES.index(stream[1])]) + (b"\0" if target == "paths" else b"")
+                head = bytes([TYPES.index(stream[1])]) + (b"" if target == "rans" else b"\0")
                 yield head + b"\0\0\1\0" + count.to_bytes(2, "little") + bytes([len(prelude)]) + prelude + chunk
         case "uniform":
             for shape in range(16):  # no steps by row, no low bits; a plain stream

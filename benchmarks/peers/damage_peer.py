@@ -157,7 +157,7 @@ def open_tool(tool: str, model: Path) -> tuple[bytes, Callable[[bytes], str], st
     data = bytes(encode(dict(arrays), args={"qp": -32, "use_dq": True, "opt_qp": False, "verbose": False}))
 
     def read(d: bytes) -> str:
-        return fingerprint(decode(d))
+        return fingerprint(decode(bytearray(d)))  # it takes `bytes` for a path
 
     return data, read, version("nncodec")
 
@@ -194,6 +194,8 @@ def main() -> None:
         expected = read(data)
         if read(data) != expected:
             raise RuntimeError("the tool does not decode the same file to the same weights")
+    if (untouched := attempt(data, read, expected)) != HARMLESS:
+        raise RuntimeError(f"the harness disturbs the tool: an untouched file is {untouched}")
     for title, kinds in KINDS.items():
         rng = random.Random(f"{title} of a model")
         counts: Counter[str] = Counter({FOUND: 0, SILENT: 0, HARMLESS: 0, CRASH: 0, HANG: 0})

@@ -1,5 +1,5 @@
-"""What must hold for any bytes at all: a reader decodes them to what their digests promise, or refuses them by a code of
-the specification, within a second and 300 MB."""
+"""What must hold for any bytes at all: a reader decodes them to what their digests promise, or refuses them by a code
+of the specification, within a second and 300 MB."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def container_seeds() -> list[bytes]:
     return [bytes([flags]) + file for file in golden_files() for flags in (0, 7)]
 
 
-# -- manifests -----------------------------------------------------------------------------------------------------------
+# -- manifests ---------------------------------------------------------------------------------------------------------
 
 
 def manifest(data: bytes) -> str:

@@ -140,7 +140,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     size_t n = left(&in) * times;
     uint8_t *bytes = room(n);
     for (size_t i = 0; i < n; i++) bytes[i] = (uint8_t)(in.p[i % left(&in)] + i / left(&in));
-    uint64_t expected = n <= 16 ? small_hash(bytes, n, seed) : n <= 240 ? medium_hash(bytes, n, seed) : large_hash(bytes, n, seed);
+    uint64_t expected = n <= 16 ? small_hash(bytes, n, seed)
+                        : n <= 240 ? medium_hash(bytes, n, seed)
+                                   : large_hash(bytes, n, seed);
     REQUIRE(tsr_hash(bytes, n, seed) == expected);
     free(bytes);
     return 0;

@@ -17,6 +17,9 @@ from tersor.format.manifest import Entry, Step
 from tersor.ops import open_entry
 from tersor.ops.chunks import Chunk, Leaves
 
+STRETCH = 2**16
+"""Weights measured at a time."""
+
 
 class Distortion(NamedTuple):
     """Sums over weights: of the squared error of the decoded ones, and of the squared original ones."""
@@ -26,13 +29,15 @@ class Distortion(NamedTuple):
 
     @classmethod
     def between(cls, original: npt.NDArray[np.floating], decoded: npt.NDArray[np.floating]) -> Distortion:
-        """That of `decoded` against `original`."""
-        wide = original.astype(np.float64)
+        """That of `decoded` against `original`, a stretch at a time: float64 copies of a whole chunk would be large."""
+        error = energy = 0.0
         with np.errstate(over="ignore"):
-            difference = decoded - wide
-            return cls(
-                float(np.square(difference).sum()), float(np.square(wide).sum())
-            )  # BLAS sums depend on its threads
+            for start in range(0, original.size, STRETCH):
+                wide = original[start : start + STRETCH].astype(np.float64)
+                difference = decoded[start : start + STRETCH] - wide
+                error += float(np.square(difference, out=difference).sum())  # not BLAS: its sums depend on its threads
+                energy += float(np.square(wide, out=wide).sum())
+        return cls(error, energy)
 
     def __add__(self, other: Distortion) -> Distortion:  # type: ignore[override]
         return Distortion(self.error + other.error, self.energy + other.energy)

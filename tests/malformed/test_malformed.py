@@ -11,7 +11,7 @@ import pytest
 from reference import reference
 
 import tersor
-from tersor.errors import FormatError, LimitError, UnsupportedError
+from tersor.errors import FormatError, LimitError, MismatchError, UnsupportedError
 
 HERE = Path(__file__).resolve().parent
 EXPECTED: dict[str, list[str]] = json.loads((HERE / "expected.json").read_text())
@@ -129,4 +129,11 @@ def test_ties_are_counted_before_they_are_written(tmp_path: Path) -> None:
     tersor.verify(data)
     with pytest.raises(LimitError):
         tersor.decompress(data, tmp_path / "out.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_safetensors_reserves(tmp_path: Path) -> None:
+    """Legal here, but it would make a file that nobody can read."""
+    with pytest.raises(MismatchError):
+        tersor.decompress(HERE.parent / "golden" / "files" / "names.tsr", tmp_path / "out.safetensors")
     assert list(tmp_path.iterdir()) == []

@@ -115,7 +115,7 @@ def opened(entry: Entry) -> None:
         (lambda s: {"streams": s.streams[:3]}, "bad_streams"),
         (lambda s: {"streams": (replace(s.streams[0], type="i8"), *s.streams[1:])}, "bad_stream_type"),
         (lambda s: {"streams": (replace(s.streams[0], count=1), *s.streams[1:])}, "bad_streams"),
-        (lambda s: {"streams": (replace(s.streams[0], chunk=2 * LEAF), *s.streams[1:])}, "bad_chunk"),
+        (lambda s: {"streams": (replace(s.streams[0], chunk=3 * LEAF), *s.streams[1:])}, "bad_chunk"),
     ],
 )
 def test_a_step_that_does_not_fit(change: Callable[[Step], dict[str, Any]], code: str) -> None:

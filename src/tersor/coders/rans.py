@@ -23,6 +23,8 @@ FARTHEST = 2**30
 PRECISIONS = (12, 13, 14, 15)
 PRECISION_PENALTY = 1e-4
 """Size a bit of precision must save: each one doubles the decoder's table, which then leaves the first-level cache."""
+PLANE_PENALTY = 1e-3
+"""The same for byte planes, whose small chunks often have tables of their own to build."""
 MAX_TABLES = 255
 VERBATIM = 255
 WIDEST = 65536
@@ -111,7 +113,7 @@ def prelude(tables: list[Table], lanes: int) -> bytes:
     return _core.write_prelude(lanes.bit_length() - 1, entries)
 
 
-def fit(histogram: Histogram) -> Table:
+def fit(histogram: Histogram, penalty: float = PRECISION_PENALTY) -> Table:
     """The table that codes `histogram`, itself included, in the fewest bytes.
 
     Searched: which rare outer values become patches, and the precision of the frequencies.
@@ -124,7 +126,7 @@ def fit(histogram: Histogram) -> Table:
                 continue
             table = Table(precision, lowest, frequencies)
             size = table.payload_bits(histogram) / 8 + table.side_bytes
-            cost = size * (1 + PRECISION_PENALTY * (precision - PRECISIONS[0]))
+            cost = size * (1 + penalty * (precision - PRECISIONS[0]))
             if best is None or cost < best[0]:
                 best = cost, table
     if best is None:  # more symbols than any precision has room for cannot happen: 4096 < 2^13
@@ -183,14 +185,15 @@ def plan(histograms: list[Histogram], *, verbatim: bool = False) -> Plan:
     One table for all chunks is the start; a chunk whose own table saves more than it costs gets one, later chunks
     may share it. With `verbatim` (byte planes), chunks that do not compress are stored as they are.
     """
-    tables = [fit(merge(histograms))]
+    penalty = PLANE_PENALTY if verbatim else PRECISION_PENALTY
+    tables = [fit(merge(histograms), penalty)]
     choice: list[int] = []
     bits: list[float] = []
     for histogram in histograms:
         costs = [t.payload_bits(histogram) for t in tables]
         best = int(np.argmin(costs))
         if len(histograms) > 1 and len(tables) < MAX_TABLES and costs[best] - histogram.entropy_bits > 200:
-            own = fit(histogram)
+            own = fit(histogram, penalty)
             rival = min(costs[best], 8.0 * histogram.total) if verbatim else costs[best]
             if own.payload_bits(histogram) + 8 * own.side_bytes < rival:
                 best = len(tables)
@@ -203,7 +206,7 @@ def plan(histograms: list[Histogram], *, verbatim: bool = False) -> Plan:
             choice.append(best)
             bits.append(costs[best])
     tables, choice = _drop_unused(tables, choice)
-    lanes = _lanes(max(bits) / 8)
+    lanes = _lanes(max(bits) / 8, fast=verbatim)
     head = prelude(tables, lanes)
     coded = sum(c != VERBATIM for c in choice)
     size = len(head) + sum(bits) / 8 + 2 * len(choice) + coded * (2 + 2 * lanes)
@@ -216,8 +219,10 @@ def _drop_unused(tables: list[Table], choice: list[int]) -> tuple[list[Table], l
     return [tables[k] for k in used], [renumbered[c] for c in choice]
 
 
-def _lanes(payload: float) -> int:
+def _lanes(payload: float, *, fast: bool) -> int:
     """Lanes for chunks of so many bytes: each costs 3 bytes, kept below 0.04 %; at most 32, which decode fastest."""
+    if fast and payload >= 2**14:  # the chunks of byte planes: beside incompressible ones the lanes do not count
+        return 32
     lanes = 1
     while lanes < 32 and 8000 * lanes <= payload:
         lanes *= 2

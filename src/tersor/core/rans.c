@@ -4,6 +4,13 @@
 
 #include <string.h>
 
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(TSR_SCALAR)
+#define TSR_AVX512 1
+#include <immintrin.h>
+#else
+#define TSR_AVX512 0
+#endif
+
 /* -- tables ------------------------------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -244,9 +251,50 @@ static inline size_t decode_groups(tsr_reader *r, int32_t *out, size_t n, const 
     return i;
 }
 
+#if TSR_AVX512
+#define TSR_TARGET __attribute__((target("avx512f,bmi2,popcnt")))
+
+/* The same for 16 or 32 lanes in one or two vectors. Words are handed out in the order of the lanes: expanded into those
+ * that need one. */
+TSR_TARGET static inline size_t decode_vectors(tsr_reader *r, int32_t *out, size_t n, const size_t vectors) {
+    const uint8_t *p = r->data, *end = r->end;
+    const __m512i mask = _mm512_set1_epi32((1 << r->precision) - 1), limit = _mm512_set1_epi32(0x10000);
+    const __m512i low16 = _mm512_set1_epi32(0xFFFF);
+    const __m128i precision = _mm_cvtsi32_si128((int)r->precision);
+    const void *pairs = r->slots, *values = (const uint8_t *)r->slots + offsetof(tsr_slot, value);
+    __m512i x[2] = {_mm512_loadu_si512(r->state), _mm512_loadu_si512(r->state + 16)};
+    size_t i = 0;
+    for (; i + 16 * vectors <= n && (size_t)(end - p) >= 32 * vectors; i += 16 * vectors) {
+        for (size_t k = 0; k < vectors; k++) {
+            __m512i slot = _mm512_and_si512(x[k], mask);
+            __m512i pair = _mm512_i32gather_epi32(slot, pairs, sizeof(tsr_slot)); /* frequency, bias */
+            _mm512_storeu_si512(out + i + 16 * k, _mm512_i32gather_epi32(slot, values, sizeof(tsr_slot)));
+            __m512i next = _mm512_mullo_epi32(_mm512_and_si512(pair, low16), _mm512_srl_epi32(x[k], precision));
+            next = _mm512_add_epi32(next, _mm512_srli_epi32(pair, 16));
+            __mmask16 need = _mm512_cmplt_epu32_mask(next, limit);
+            __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p));
+            words = _mm512_maskz_expand_epi32(need, words);
+            x[k] = _mm512_mask_or_epi32(next, need, _mm512_slli_epi32(next, 16), words);
+            p += 2 * _mm_popcnt_u32(need);
+        }
+    }
+    _mm512_storeu_si512(r->state, x[0]);
+    _mm512_storeu_si512(r->state + 16, x[1]);
+    r->data = p;
+    return i;
+}
+
+TSR_TARGET static size_t decode_16(tsr_reader *r, int32_t *out, size_t n) { return decode_vectors(r, out, n, 1); }
+TSR_TARGET static size_t decode_32(tsr_reader *r, int32_t *out, size_t n) { return decode_vectors(r, out, n, 2); }
+#endif
+
 static size_t decode_fast(tsr_reader *r, int32_t *out, size_t n) {
+#if TSR_AVX512
+    if (r->lanes >= 16 && __builtin_cpu_supports("avx512f"))
+        return r->lanes == 32 ? decode_32(r, out, n) : decode_16(r, out, n);
+#endif
     switch (r->lanes) {
-        case 32: return r->precision == 12 ? decode_groups(r, out, n, 32, 12) : decode_groups(r, out, n, 32, r->precision);
+        case 32: return decode_groups(r, out, n, 32, r->precision);
         case 16: return decode_groups(r, out, n, 16, r->precision);
         case 8: return decode_groups(r, out, n, 8, r->precision);
         case 4: return decode_groups(r, out, n, 4, r->precision);

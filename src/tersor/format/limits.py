@@ -16,11 +16,11 @@ class Limits:
 
     All sizes are bytes. A decoded model may be `base_bytes` plus `expansion` times its file: honest files expand
     4 to 100 times, a bomb a million times. A manifest may be 64 KiB plus `manifest_expansion` times its deflated size:
-    honest ones expand 2 to 10 times, a bomb a thousand times.
+    honest ones expand 3 to 5 times, a bomb a thousand times.
     """
 
     manifest_bytes: int = 256 * 2**20
-    manifest_expansion: int = 32
+    manifest_expansion: int = 16
     tensors: int = 1_000_000
     tensor_bytes: int = 64 * 2**30
     base_bytes: int = 256 * 2**20

@@ -188,7 +188,7 @@ def _prices(histogram: Histogram) -> Floats:
 
 def _largest(data: Bytes, unit: Unit) -> float:
     """Largest magnitude of the weights, a stretch at a time."""
-    stretch = DTYPES[unit.dtype].width * 2**20
+    stretch = DTYPES[unit.dtype].width * 2**16
     parts = (to_float32(data[k : k + stretch], unit.dtype) for k in range(0, data.size, stretch))
     return max(float(np.abs(part).max()) for part in parts)
 

@@ -73,14 +73,15 @@ def same_chunks(streams: list[Stream], where: str) -> list[int]:
     return chunk_counts(streams[0].count, streams[0].chunk)
 
 
-def read_all(inputs: Inputs, number: int, stream: Stream) -> npt.NDArray[np.int32]:
-    """All symbols of a side stream."""
-    parts: list[npt.NDArray[np.int32]] = []
+def read_all(inputs: Inputs, number: int, stream: Stream) -> Bytes:
+    """All symbols of a side stream of type u8."""
+    out = np.empty(stream.count, np.uint8)
     for k, count in enumerate(chunk_counts(stream.count, stream.chunk)):
         prelude, data = inputs.chunk(number, k)
         with stream_errors(f"{inputs.where}, stream {number}, chunk {k}"):
-            parts.append(_core.decode_integers(prelude, CORE_TYPES[stream.type], data, count))
-    return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+            start = k * stream.chunk
+            out[start : start + count] = _core.decode_integers(prelude, CORE_TYPES[stream.type], data, count)
+    return out
 
 
 _MEANING = {

@@ -27,7 +27,7 @@ from tersor.ops.chunks import (
     stream_errors,
 )
 
-CHUNK = LEAF
+CHUNK = 2 * LEAF
 """Small chunks: regions of a tensor differ (rows that were never trained, say), and each gets the table that
 suits it."""
 
@@ -59,7 +59,7 @@ def open_chunks(entry: Entry, step: Step, inputs: Inputs) -> ChunkDecoder:
 def encode_step(data: Bytes, dtype: str, stored: int | None = None) -> tuple[Step, list[EncodedStream]]:
     """Code the bytes of a tensor. `stored` < width keeps that many top bytes of every word; the rest must be zero."""
     kind = DTYPES[dtype]
-    whole = encode(Symbols.of(data, CHUNK), "u8") if stored is None and data.size <= CHUNK else None
+    whole = encode(Symbols.of(data, LEAF), "u8") if stored is None and data.size <= LEAF else None
     planes = _encode_planes(data, stored or kind.width, kind.width, kind.signed_float)
     # A stream costs about 12 bytes in the manifest beside its own pieces.
     if whole is not None and whole.stream.nbytes <= sum(p.stream.nbytes + 12 for p in planes) - 12:

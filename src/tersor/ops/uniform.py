@@ -79,7 +79,7 @@ def open_chunks(entry: Entry, step: Step, inputs: Inputs) -> ChunkDecoder:
     if any(stream.type != "u8" for stream in step.streams[1:]):
         raise FormatError("bad_stream_type", "side streams of op uniform are u8", where=where)
     counts = same_chunks(list(step.streams[: 2 if low else 1]), where)
-    rows = read_all(inputs, len(step.streams) - 1, step.streams[-1]).astype(np.uint8) if by_row else None
+    rows = read_all(inputs, len(step.streams) - 1, step.streams[-1]) if by_row else None
     row_length = entry.count // entry.shape[0] if by_row else 0
     levels = step.streams[0]
 

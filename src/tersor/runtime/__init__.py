@@ -56,6 +56,10 @@ def _write_safetensors(file: TensorFile, out: BinaryIO) -> int:
     entries = sorted(file.entries, key=lambda e: -DTYPES[e.dtype].itemsize)
     file.limits.check_decoded("the output's size", sum(e.nbytes for e in entries), file.nbytes)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    if not header.keys().isdisjoint(file):
+        raise MismatchError(
+            "a tensor is called __metadata__, which safetensors files reserve", remedy="use tersor.load"
+        )
     end = 0
     for entry in entries:
         header[entry.name] = {
