@@ -31,7 +31,7 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest  # on busy machines their threads only wait for each other
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -33,10 +33,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from benchmarks.common import PEERS, ROOT, Results, read_results
-from benchmarks.peers import damage_peer
 
 import tersor
+from benchmarks.common import PEERS, ROOT, Results, read_results
+from benchmarks.peers import damage_peer
 from tersor.errors import FormatError
 from tersor.format import reader
 from tersor.format.layout import HEADER_SIZE

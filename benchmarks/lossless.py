@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from benchmarks.common import PEERS, Results, fastest, install_tersor, memcpy_calls
 
 ROUNDS = 7

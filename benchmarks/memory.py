@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from benchmarks.common import Results
 
 HIDDEN, INNER, WORDS, LAYERS = 4096, 11008, 32000, 2

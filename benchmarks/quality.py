@@ -26,12 +26,12 @@ from typing import Any, NamedTuple
 import gguf
 import numpy as np
 import torch
-from benchmarks.common import PEERS, Results
-from benchmarks.networks import load
-from benchmarks.networks._common import read
 from safetensors.numpy import load_file, save_file
 
 import tersor
+from benchmarks.common import PEERS, Results
+from benchmarks.networks import load
+from benchmarks.networks._common import read
 from tersor.coders import Symbols, encode, integer_type
 
 Tensors = dict[str, np.ndarray]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from benchmarks.common import Results
-from benchmarks.networks import load
 
 import tersor
+from benchmarks.common import Results
+from benchmarks.networks import load
 from tersor import _core
 from tersor.coders import CORE_TYPES
 from tersor.format.layout import chunk_counts

@@ -8,13 +8,14 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.common import ROOT, read_results
+from benchmarks.networks import names
 
 Records = list[dict[str, Any]]
 
 QUALITY = ("minilm", "fashion_resnet", "efficientnet_lite0")
-FIRST = {  # the metrics a table shows
-    "cosine": 4, "accuracy": 4, "pitch_accuracy": 4, "equal_error_rate": 4, "character_error": 4, "loss": 3, "perplexity": 2,
-    "auc": 4, "kl": 5, "agreement": 4,
+FIRST = {  # the metrics a table shows, and their digits
+    "cosine": 4, "accuracy": 4, "pitch_accuracy": 4, "equal_error_rate": 4, "character_error": 4, "loss": 3,
+    "perplexity": 2, "auc": 4, "kl": 5, "agreement": 4,
 }  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def origin(part: str) -> str:
 
 
 def goals() -> Iterator[tuple[str, str, bool | None]]:
-    """Every goal: what it is, what was measured, whether it is met (None: not measured)."""
+    """Every goal: what it is, what was measured, whether it is met (None: not measured, or not completely)."""
     yield from sizes_goals()
     yield from rate_goals()
     yield from quality_goals()
@@ -62,9 +63,11 @@ def sizes_goals() -> Iterator[tuple[str, str, bool | None]]:
         return
     failed = [f"{r['network']} at {r['ratio']}x" for r in records if "error" in r]
     missing = f"; not reachable: {', '.join(failed)}" if failed else ""
-    count = len({r["network"] for r in records})
-    text = f"{min(below)[0]:.3f} to {max(below)[0]:.3f} % ({max(below)[1]}) in {len(below)} files of {count} networks"
-    yield goal, text + missing, not failed and min(below)[0] >= 0 and max(below)[0] <= 0.5
+    absent = sorted(set(names()) - {r["network"] for r in records})
+    missing += f"; not run: {', '.join(absent)}" if absent else ""
+    text = f"{min(below)[0]:.3f} to {max(below)[0]:.3f} % ({max(below)[1]}) in {len(below)} files"
+    held = not failed and min(below)[0] >= 0 and max(below)[0] <= 0.5
+    yield goal, text + missing, None if held and absent else held
 
 
 def rate_goals() -> Iterator[tuple[str, str, bool | None]]:
@@ -92,7 +95,9 @@ def quality_goals() -> Iterator[tuple[str, str, bool | None]]:
         lost = [r for r in rows if r["margin"] < 0]
         worst = ", ".join(_lost(r) for r in lost)
         text = f"better at {len(rows) - len(lost)} of {len(rows)} sizes" + (f"; worse: {worst}" if lost else "")
-        yield goal, text, not lost
+        partial = "note" in read_results(f"quality-{name}")[0]
+        text += " (an incomplete sweep, see there)" if partial else ""
+        yield goal, text, False if lost else None if partial else True
 
 
 def _lost(row: dict[str, Any]) -> str:
@@ -147,6 +152,8 @@ def memory_goals() -> Iterator[tuple[str, str, bool | None]]:
     for row in (r for r in read_results("memory")[1] if "beyond_megabytes" in r):
         value = row["beyond_megabytes"]
         yield f"memory, {row['job']}: under 400 MB beyond the interpreter", f"{value:.0f} MB", value < 400
+    if not any("lossless" in r["job"] for r in read_results("memory")[1]):
+        yield "memory, lossless both ways", "not run", None
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -186,7 +193,8 @@ def rate() -> str:
             ("tensor", "ratio", "weights", "bits a weight", "excess %", "bytes", "of them tables", "levels"),
             (
                 (f"{r['network']} `{r['tensor']}`", f"{r['ratio']}x", f"{r['weights']:,}",
-                 f"{r['entropy_bits_per_weight']:.2f}", f"{r['excess_percent']:+.2f}", f"{r['coded'] - r['entropy']:,.0f}",
+                 f"{r['entropy_bits_per_weight']:.2f}", f"{r['excess_percent']:+.2f}",
+                 f"{r['coded'] - r['entropy']:,.0f}",
                  str(r["tables"]), str(r["present"]))
                 for r in over
             ),
@@ -209,11 +217,23 @@ def quality(name: str) -> str:
 
 def speed() -> str:
     rows = read_results("speed")[1]
+    head = (
+        "what",
+        "way",
+        "threads",
+        "bits a weight",
+        "M weights/s",
+        "M weights/CPU s",
+        "GB/s",
+        "GB/CPU s",
+        "times memcpy",
+    )
     text = table(
-        ("what", "way", "threads", "bits a weight", "M weights/s", "M weights/CPU s", "GB/s", "GB/CPU s", "times memcpy"),
+        head,
         (
-            (r["what"], r["way"], str(r["threads"]), f"{r['bits_per_weight']:.2f}", f"{r['mega_weights_per_second']:.0f}",
-             f"{r['mega_weights_per_cpu_second']:.0f}", f"{r['gigabytes_per_second']:.2f}",
+            (r["what"], r["way"], str(r["threads"]), f"{r['bits_per_weight']:.2f}",
+             f"{r['mega_weights_per_second']:.0f}", f"{r['mega_weights_per_cpu_second']:.0f}",
+             f"{r['gigabytes_per_second']:.2f}",
              f"{r['gigabytes_per_cpu_second']:.2f}", f"{r['times_memcpy']:.1f}")
             for r in rows if r["kind"] in ("decode", "lossless")
         ),
@@ -255,15 +275,15 @@ def memory() -> str:
 def page() -> str:
     found = list(goals())
     missed = [f"{goal}: {text}" for goal, text, met in found if met is False]
-    open_ = [goal for goal, _, met in found if met is None]
+    open_ = [f"{goal} ({text})" for goal, text, met in found if met is None]
     lead = "Every goal that was measured is met." if not missed else "Goals missed: " + "; ".join(missed) + "."
-    lead += f" Not measured: {'; '.join(open_)}." if open_ else ""
-    words: dict[bool | None, str] = {True: "met", False: "**missed**", None: "not measured"}
+    lead += f" Not measured, or not completely: {'; '.join(open_)}." if open_ else ""
+    words: dict[bool | None, str] = {True: "met", False: "**missed**", None: "not complete"}
     parts = ["# Benchmarks\n", lead + "\n"]
     parts.append(
-        "Everything here comes from `benchmarks/results/`, written by `benchmarks/run.sh` (see the scripts for what exactly is "
-        "measured); `python -m benchmarks.report` renders this page. The machine is a virtual one that others use at the "
-        "same time: read ratios and speeds by CPU time, and compare speeds only within a table.\n"
+        "Everything here comes from `benchmarks/results/`, written by `benchmarks/run.sh` (its scripts say what "
+        "exactly is measured); `python -m benchmarks.report` renders this page. The machine is a virtual one that "
+        "others use at the same time: read ratios and speeds by CPU time, and compare speeds only within a table.\n"
     )
     parts.append(table(("goal", "measured", ""), ((goal, text, words[met]) for goal, text, met in found)))
     sections: list[tuple[str, str, str, Any]] = [

@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 import torch
+
+import tersor
 from benchmarks.common import Results
 from benchmarks.networks import load, names
 from benchmarks.networks._common import read
-
-import tersor
 
 RATIOS = (4, 8, 12)
 

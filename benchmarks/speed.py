@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import tersor
 from benchmarks.common import Results, environment, fastest, memcpy_calls
 from benchmarks.networks import load
 from benchmarks.networks._common import read
-
-import tersor
 from tersor.format.reader import TensorFile
 
 ROUNDS = 15

@@ -197,7 +197,7 @@ class _Job:
         return replace(report, skipped=tuple(self.source.skipped), kept_whole=kept_whole)
 
     def _kept_part(self, unit: Unit) -> tuple[Encoded, float]:
-        """A unit that is kept, or a part in the middle of a large one, coded; and how many times larger the whole is."""
+        """A unit that is kept, or the middle of a large one, coded; and how many times larger the whole is."""
         finish = keep.lossless if self.budget is None else keep.rounded
         data, part = unit.load(), 2**22
         if data.size <= 2 * part:
@@ -322,7 +322,8 @@ class _Job:
             else:
                 same = self.done[unit.tied_to].entry
                 entries.append(Entry(unit.name, same.dtype, same.shape, same.digest, (), places[unit.tied_to]))
-        total = reduce(lambda a, b: a + b, (s.distortion for s in self.done.values()), Distortion())
+        quantized = (s.distortion for s in self.done.values() if s.entry.chain[0].op == "uniform")
+        total = reduce(lambda a, b: a + b, quantized, Distortion())
         meta: dict[str, Any] = {
             "tersor": __version__,
             "recipe": {"method": "lossless"},

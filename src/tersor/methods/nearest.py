@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from tersor import _core
 from tersor.coders import Symbols, integer_type
-from tersor.coders.rans import Histogram
+from tersor.coders.rans import MAX_ALPHABET, Histogram
 from tersor.encoded import Distortion, Encoded, seal
 from tersor.format.dtypes import DTYPES, Bytes, view_floats, widen_bf16
 from tersor.methods import keep
@@ -38,6 +38,8 @@ LARGEST = 1e37
 """Weights beyond this leave no room for float32 arithmetic."""
 FARTHEST_LEVEL = 2.0**23
 """Levels stay below this, so that float32 holds them exactly."""
+TABLE_BITS = 8.0
+"""Rough price of a level in a frequency table, and of learning its frequency."""
 RUN = 4096
 """Weights that stand together in a sample."""
 WIDEST_LEVEL = 63
@@ -48,6 +50,9 @@ PASSES = 2
 QUERY_KEY = frozenset({"query", "key", "q_proj", "k_proj"})
 """Parts of names that mark projections whose errors the softmax of attention forgives."""
 
+RECURRENT = "weight_hh"
+"""Part of the name of recurrent weights, whose errors add up over time."""
+
 
 @dataclass(frozen=True)
 class Nearest:
@@ -55,8 +60,9 @@ class Nearest:
 
     name: ClassVar[str] = "nearest"
 
-    rounding_price: float = field(default=0.05, metadata={"help": "price of a bit in rounding, in squared steps"})
+    rounding_price: float = field(default=0.02, metadata={"help": "price of a bit in rounding, in squared steps"})
     query_key_step: float = field(default=1.5, metadata={"help": "how much coarser query and key projections are"})
+    recurrent_step: float = field(default=0.5, metadata={"help": "how much finer recurrent weights are"})
     knee: float = field(
         default=0.5, metadata={"help": "steps beyond this many standard deviations grow as the square root only"}
     )
@@ -141,6 +147,8 @@ class NearestSample:
         step = math.sqrt(6 * price * self.unit.count / math.log(2))
         if QUERY_KEY & set(self.unit.name.split(".")):
             step *= self.method.query_key_step
+        if RECURRENT in self.unit.name:
+            step *= self.method.recurrent_step
         if role(self.unit) != "embedding" and self.rms > 0:
             step /= (1 + (step / (self.method.knee * self.rms)) ** 2) ** 0.25
         return float(np.float32(max(step, 1e-30)))
@@ -150,16 +158,30 @@ class NearestSample:
         step = self.step(price)
         plan = Plan(step, 1.0, np.zeros(1, np.float32), 0, 0.0)
         levels = plan.quantize(self.weights)
-        low = min(uniform.MAX_LOW_BITS, max(0, math.ceil(math.log2(self.reach / step / WIDEST_LEVEL + 1e-9))))
+        low, bits = self._low_bits(levels, step)
         if low:  # fine grids: a level is worth its bits, and nothing shrinks
-            entropy = Histogram.of(levels >> low).entropy_bits / levels.size
-            return plan._replace(low=low, bits_per_weight=low + entropy)
+            return plan._replace(low=low, bits_per_weight=bits)
         for _ in range(PASSES if self.method.rounding_price > 0 else 0):
             prices = _prices(Histogram.of(levels)) * np.float32(self.method.rounding_price)
             plan = plan._replace(prices=prices)
             levels = plan.quantize(self.weights)
         entropy = Histogram.of(levels).entropy_bits / levels.size
         return plan._replace(gain=_gain(self.weights, levels, step), bits_per_weight=entropy)
+
+    def _low_bits(self, levels: Integers, step: float) -> tuple[int, float]:
+        """How many low bits to code apart, and the bits a weight this takes; 0 where one stream is smaller.
+
+        That is so where levels do not fill their range: zeros among large ones have low bits that are far from uniform.
+        """
+        low = min(uniform.MAX_LOW_BITS, max(0, math.ceil(math.log2(self.reach / step / WIDEST_LEVEL + 1e-9))))
+        if low == 0:
+            return 0, 0.0
+        together, high, rest = (Histogram.of(v) for v in (levels, levels >> low, levels & ((1 << low) - 1)))
+        joint = together.entropy_bits / levels.size + TABLE_BITS * np.count_nonzero(together.counts) / self.unit.count
+        apart = (high.entropy_bits + rest.entropy_bits) / levels.size
+        apart += TABLE_BITS * np.count_nonzero(high.counts) / self.unit.count
+        fits = together.total == together.counts.sum() and together.counts.size <= MAX_ALPHABET
+        return (0, joint) if fits and joint < apart else (low, apart)
 
     def nbytes(self, price: float) -> float:
         """Predicted bytes of the unit's streams at a price."""
