@@ -26,6 +26,8 @@ PRECISION_PENALTY = 1e-4
 PLANE_PENALTY = 1e-3
 """The same for byte planes, whose small chunks often have tables of their own to build."""
 MAX_TABLES = 255
+LEAST_SAVING = 0.002
+"""Share of a chunk that a table of its own must save: each one takes time to build when decoding."""
 VERBATIM = 255
 WIDEST = 65536
 """Most values a histogram lists."""
@@ -195,7 +197,7 @@ def plan(histograms: list[Histogram], *, verbatim: bool = False) -> Plan:
         if len(histograms) > 1 and len(tables) < MAX_TABLES and costs[best] - histogram.entropy_bits > 200:
             own = fit(histogram, penalty)
             rival = min(costs[best], 8.0 * histogram.total) if verbatim else costs[best]
-            if own.payload_bits(histogram) + 8 * own.side_bytes < rival:
+            if own.payload_bits(histogram) + 8 * own.side_bytes < rival * (1 - LEAST_SAVING):
                 best = len(tables)
                 tables.append(own)
                 costs.append(own.payload_bits(histogram))
