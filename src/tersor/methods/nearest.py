@@ -60,7 +60,7 @@ class Nearest:
 
     name: ClassVar[str] = "nearest"
 
-    rounding_price: float = field(default=0.02, metadata={"help": "price of a bit in rounding, in squared steps"})
+    rounding_price: float = field(default=0.04, metadata={"help": "price of a bit in rounding, in squared steps"})
     query_key_step: float = field(default=1.5, metadata={"help": "how much coarser query and key projections are"})
     recurrent_step: float = field(default=0.5, metadata={"help": "how much finer recurrent weights are"})
     knee: float = field(
