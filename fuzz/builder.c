@@ -3,3 +3,4 @@
 #include "builder.h"
 
 #include "encode.c"
+#include "rans_encode.c"

@@ -1,9 +1,9 @@
-/* Coder `rans`, written a second time from spec/FORMAT.md, section 6, symbol by symbol and without any speed, to compare
+/* Coders `rans` and `rans2d`, written a second time from spec/FORMAT.md, section 6, symbol by symbol and without any speed, to compare
  * the native core with. It also predicts which error the core reports when it decodes in blocks of a given size. */
 #ifndef TERSOR_FUZZ_REFERENCE_H
 #define TERSOR_FUZZ_REFERENCE_H
 
-#include "common.h"
+#include "streams.h"
 
 typedef struct {
     const uint8_t *data;
@@ -81,27 +81,6 @@ static inline int ref_table_read(ref_table *t, ref_bits *b) {
     return 1;
 }
 
-/* Table `wanted` of a prelude. As the core does, tables after it are not looked at. */
-static inline int ref_prelude(ref_table *t, unsigned wanted, const uint8_t *data, size_t size, unsigned *lanes) {
-    if (size < 2 || data[0] > 5 || wanted >= data[1]) return 0;
-    *lanes = 1u << data[0];
-    ref_bits b = {data, 8 * (uint64_t)size, 16, 0};
-    for (unsigned k = 0; k <= wanted; k++) {
-        if (!ref_table_read(t, &b)) return 0;
-    }
-    if (wanted + 1 < data[1]) return 1;
-    if (b.bits - b.at >= 8) return 0;
-    return ref_number(&b, (unsigned)(b.bits - b.at)) == 0;
-}
-
-/* What decoding must give: an error when opening, or values with the places where something is wrong with them. */
-typedef struct {
-    tsr_error open;
-    int32_t *values;
-    uint64_t truncated_at, patch_at, range_at; /* UINT64_MAX: nowhere */
-    int trailing;
-} ref_result;
-
 static inline int ref_varint(const uint8_t **p, const uint8_t *end, uint64_t *value) {
     *value = 0;
     for (unsigned k = 0; *p < end; k++) {
@@ -112,6 +91,14 @@ static inline int ref_varint(const uint8_t **p, const uint8_t *end, uint64_t *va
     }
     return 0;
 }
+
+/* What decoding must give: an error when opening, or values with the places where something is wrong with them. */
+typedef struct {
+    tsr_error open;
+    int32_t *values;
+    uint64_t truncated_at, patch_at, range_at; /* UINT64_MAX: nowhere */
+    int trailing;
+} ref_result;
 
 /* The symbol whose share of the slots holds `slot`. */
 static inline unsigned ref_symbol(const ref_table *t, uint32_t slot) {
@@ -130,11 +117,11 @@ static inline uint64_t ref_word(const uint8_t *p, unsigned bytes) {
     return x;
 }
 
-static inline void ref_patches(ref_result *r, const stream *s, const uint8_t *p, const uint8_t *end, uint64_t n) {
+static inline void ref_patches(ref_result *r, uint64_t count, const uint8_t *p, const uint8_t *end, uint64_t n) {
     uint64_t at = 0;
     for (uint64_t k = 0; k < n; k++) {
         uint64_t gap = 0, value = 0, before = at;
-        int good = ref_varint(&p, end, &gap) && gap < s->count - at;
+        int good = ref_varint(&p, end, &gap) && gap < count - at;
         if (!good) { /* found where the patch before was applied, or when opening */
             if (k == 0) r->open = TSR_PATCH;
             else r->patch_at = before - 1;
@@ -150,39 +137,32 @@ static inline void ref_patches(ref_result *r, const stream *s, const uint8_t *p,
     }
 }
 
-static inline ref_result ref_decode(const stream *s) {
-    static ref_table table;
-    static const unsigned WIDTH[] = {1, 1, 2, 4};
+/* What the first piece of a stream says. */
+typedef struct {
+    ref_table *table; /* the classes of rows and columns have two more */
+    unsigned lanes, tables;
+    uint64_t columns; /* 0: one table serves a chunk */
+    uint8_t *row_class, *column_class;
+} ref_prelude;
+
+/* Number of the table of symbol i of the stream. */
+static inline unsigned ref_table_of(const ref_prelude *p, unsigned chosen, uint64_t i) {
+    return p->columns == 0 ? chosen : p->row_class[i / p->columns] + p->column_class[i % p->columns];
+}
+
+/* A chunk without its first byte. */
+static inline void ref_coded(ref_result *r, const ref_prelude *prelude, unsigned chosen, tsr_type type, const uint8_t *p,
+                             const uint8_t *end, uint64_t first, uint64_t count) {
     static const int64_t LOW[] = {0, -128, -32768, INT32_MIN}, HIGH[] = {255, 127, 32767, INT32_MAX};
-    ref_result r = {TSR_OK, NULL, UINT64_MAX, UINT64_MAX, UINT64_MAX, 0};
-    r.values = room(s->count * sizeof *r.values);
-    const uint8_t *p = s->data, *end = s->data + s->size;
-    if (!s->plain && s->size == 0) {
-        r.open = TSR_TRUNCATED;
-        return r;
-    }
-    if (s->plain || p[0] == 255) {
-        unsigned width = WIDTH[s->type];
-        if (!s->plain) p++;
-        uint64_t due = s->count * width, there = (uint64_t)(end - p);
-        if (there != due) r.open = there < due ? TSR_TRUNCATED : TSR_TRAILING;
-        for (uint64_t i = 0; i < s->count && r.open == TSR_OK; i++) {
-            int64_t x = (int64_t)ref_word(p + i * width, width), half = INT64_C(1) << (8 * width - 1);
-            r.values[i] = (int32_t)(s->type == TSR_U8 || x < half ? x : x - 2 * half);
-        }
-        return r;
-    }
-    unsigned lanes;
     uint64_t patches, ignored;
-    r.open = ref_prelude(&table, *p++, s->prelude, s->prelude_size, &lanes) ? TSR_OK : TSR_TABLE;
-    if (r.open != TSR_OK) return r;
-    if (!ref_varint(&p, end, &patches) || patches > s->count) r.open = TSR_PATCH;
+    if (!ref_varint(&p, end, &patches) || patches > count) r->open = TSR_PATCH;
     const uint8_t *first_patch = p;
-    for (uint64_t k = 0; r.open == TSR_OK && k < 2 * patches; k++) {
-        if (!ref_varint(&p, end, &ignored)) r.open = TSR_PATCH;
+    for (uint64_t k = 0; r->open == TSR_OK && k < 2 * patches; k++) {
+        if (!ref_varint(&p, end, &ignored)) r->open = TSR_PATCH;
     }
-    if (r.open != TSR_OK) return r;
+    if (r->open != TSR_OK) return;
     const uint8_t *patch_end = p;
+    const unsigned lanes = prelude->lanes;
 
     uint64_t state[TSR_MAX_LANES] = {0}, there = (uint64_t)(end - p);
     tsr_error states = there < 4 * lanes ? TSR_TRUNCATED : TSR_OK;
@@ -191,15 +171,16 @@ static inline ref_result ref_decode(const stream *s) {
         if (state[lane] < 65536) states = TSR_RANGE;
     }
     if (states == TSR_OK && (end - p) % 2) states = TSR_TRAILING;
-    for (uint64_t i = 0; i < s->count && states == TSR_OK && r.truncated_at == UINT64_MAX; i++) {
+    for (uint64_t i = 0; i < count && states == TSR_OK; i++) {
+        const ref_table *table = &prelude->table[ref_table_of(prelude, chosen, first + i)];
         uint64_t x = state[i % lanes];
-        uint32_t slot = (uint32_t)(x % (UINT64_C(1) << table.precision));
-        unsigned k = ref_symbol(&table, slot);
-        r.values[i] = (int32_t)(table.lowest + k);
-        x = table.frequency[k] * (x >> table.precision) + slot - table.start[k];
+        uint32_t slot = (uint32_t)(x % (UINT64_C(1) << table->precision));
+        unsigned k = ref_symbol(table, slot);
+        r->values[i] = (int32_t)(table->lowest + k);
+        x = table->frequency[k] * (x >> table->precision) + slot - table->start[k];
         if (x < 65536) {
             if (p == end) {
-                r.truncated_at = i;
+                r->truncated_at = i;
                 break;
             }
             x = x << 16 | ref_word(p, 2);
@@ -207,16 +188,15 @@ static inline ref_result ref_decode(const stream *s) {
         }
         state[i % lanes] = x;
     }
-    ref_patches(&r, s, first_patch, patch_end, patches);
-    if (r.open == TSR_OK) r.open = states;
-    if (r.open != TSR_OK) return r;
-    r.trailing = p != end;
-    for (unsigned lane = 0; lane < lanes; lane++) r.trailing |= state[lane] != 65536;
-    uint64_t good = r.truncated_at < r.patch_at ? r.truncated_at : r.patch_at;
-    for (uint64_t i = 0; i < s->count && i < good && r.range_at == UINT64_MAX; i++) {
-        if (r.values[i] < LOW[s->type] || r.values[i] > HIGH[s->type]) r.range_at = i;
+    ref_patches(r, count, first_patch, patch_end, patches);
+    if (r->open == TSR_OK) r->open = states;
+    if (r->open != TSR_OK) return;
+    r->trailing = p != end;
+    for (unsigned lane = 0; lane < lanes; lane++) r->trailing |= state[lane] != 65536;
+    uint64_t good = r->truncated_at < r->patch_at ? r->truncated_at : r->patch_at;
+    for (uint64_t i = 0; i < count && i < good && r->range_at == UINT64_MAX; i++) {
+        if (r->values[i] < LOW[type] || r->values[i] > HIGH[type]) r->range_at = i;
     }
-    return r;
 }
 
 /* The error of decoding in blocks: that of the first block with a defect; within it words come before patches, and
@@ -230,6 +210,98 @@ static inline tsr_error ref_error(const ref_result *r, uint64_t count, uint64_t 
         if (r->range_at < end) return TSR_RANGE;
     }
     return r->trailing ? TSR_TRAILING : TSR_OK;
+}
+
+static inline ref_result ref_start(uint64_t count) {
+    ref_result r = {TSR_OK, NULL, UINT64_MAX, UINT64_MAX, UINT64_MAX, 0};
+    r.values = room(count * sizeof *r.values);
+    return r;
+}
+
+/* The classes of rows or columns, with table number `table`; NULL if they are not right. */
+static inline uint8_t *ref_classes(const ref_prelude *prelude, unsigned table, const uint8_t *p, const uint8_t *end, uint64_t n) {
+    ref_prelude own = {.table = prelude->table, .lanes = 1};
+    ref_result r = ref_start(n);
+    uint8_t *classes = NULL;
+    ref_coded(&r, &own, table, TSR_U8, p, end, 0, n);
+    if (ref_error(&r, n, n + 1) == TSR_OK) {
+        classes = room(n);
+        for (uint64_t i = 0; i < n; i++) classes[i] = (uint8_t)r.values[i];
+    }
+    free(r.values);
+    return classes;
+}
+
+static inline unsigned ref_largest(const uint8_t *classes, uint64_t n) {
+    unsigned largest = 0;
+    for (uint64_t i = 0; i < n; i++) largest = classes[i] > largest ? classes[i] : largest;
+    return largest;
+}
+
+/* Whether `data` is the prelude of a stream of `total` symbols. */
+static inline int ref_prelude_read(ref_prelude *prelude, coder coder, uint64_t total, const uint8_t *data, size_t size) {
+    static ref_table tables[TSR_MAX_TABLES];
+    memset(prelude, 0, sizeof *prelude);
+    prelude->table = tables;
+    if (size < 2 || data[0] > 5 || data[1] == 0) return 0;
+    prelude->lanes = 1u << data[0];
+    prelude->tables = data[1];
+    const uint8_t *p = data + 2, *end = data + size;
+    uint64_t columns = 0, row_bytes = 0, rows = 0;
+    if (coder == RANS2D) {
+        if (data[1] > 64 || !ref_varint(&p, end, &columns) || !ref_varint(&p, end, &row_bytes)) return 0;
+        if (columns == 0 || columns > 1 << 24 || columns > total) return 0;
+        rows = (total + columns - 1) / columns;
+        if (rows > 1 << 24) return 0;
+    }
+    ref_bits b = {data, 8 * (uint64_t)size, 8 * (uint64_t)(p - data), 0};
+    for (unsigned k = 0; k < prelude->tables + (coder == RANS2D ? 2 : 0); k++) {
+        if (!ref_table_read(&tables[k], &b)) return 0;
+        if (coder == RANS2D && k < prelude->tables && (tables[k].precision > 13 || tables[k].precision != tables[0].precision))
+            return 0;
+    }
+    if (b.at % 8 != 0 && ref_number(&b, (unsigned)(8 - b.at % 8)) != 0) return 0;
+    p = data + b.at / 8;
+    if (coder == RANS) return p == end;
+    if (row_bytes > (uint64_t)(end - p)) return 0;
+    prelude->row_class = ref_classes(prelude, prelude->tables, p, p + row_bytes, rows);
+    prelude->column_class = ref_classes(prelude, prelude->tables + 1, p + row_bytes, end, columns);
+    prelude->columns = columns;
+    if (prelude->row_class == NULL || prelude->column_class == NULL) return 0;
+    return ref_largest(prelude->row_class, rows) + ref_largest(prelude->column_class, columns) < prelude->tables;
+}
+
+static inline void ref_prelude_drop(ref_prelude *prelude) {
+    free(prelude->row_class);
+    free(prelude->column_class);
+}
+
+static inline void ref_plain(ref_result *r, tsr_type type, const uint8_t *p, const uint8_t *end, uint64_t count) {
+    static const unsigned WIDTH[] = {1, 1, 2, 4};
+    unsigned width = WIDTH[type];
+    uint64_t due = count * width, there = (uint64_t)(end - p);
+    if (there != due) r->open = there < due ? TSR_TRUNCATED : TSR_TRAILING;
+    for (uint64_t i = 0; i < count && r->open == TSR_OK; i++) {
+        int64_t x = (int64_t)ref_word(p + i * width, width), half = INT64_C(1) << (8 * width - 1);
+        r->values[i] = (int32_t)(type == TSR_U8 || x < half ? x : x - 2 * half);
+    }
+}
+
+static inline ref_result ref_decode(const stream *s) {
+    ref_result r = ref_start(s->count);
+    ref_prelude prelude;
+    const uint8_t *p = s->data, *end = s->data + s->size;
+    if (s->coder == PLAIN) {
+        ref_plain(&r, s->type, p, end, s->count);
+        return r;
+    }
+    if (!ref_prelude_read(&prelude, s->coder, s->total, s->prelude, s->prelude_size)) r.open = TSR_TABLE;
+    else if (s->size == 0) r.open = TSR_TRUNCATED;
+    else if (*p == 255) ref_plain(&r, s->type, p + 1, end, s->count);
+    else if (*p >= (s->coder == RANS ? prelude.tables : 1)) r.open = TSR_TABLE;
+    else ref_coded(&r, &prelude, *p, s->type, p + 1, end, s->first, s->count);
+    ref_prelude_drop(&prelude);
+    return r;
 }
 
 #endif

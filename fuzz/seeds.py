@@ -29,26 +29,27 @@ def _special(target: str) -> Iterator[bytes]:
             for _, prelude, _ in _chunks():
                 yield b"\0" + prelude
                 yield b"\0" + prelude[2:]
-        case "rans" | "paths" | "scalar":
+        case "rans" | "paths":
             for stream, prelude, chunk in _chunks():
                 count = min(stream[2], stream[3])
                 if count >= 8192 or len(prelude) > 255 or len(prelude) + len(chunk) > 480:
                     continue
                 head = bytes([TYPES.index(stream[1])]) + (b"" if target == "rans" else b"\0")
-                yield head + b"\0\0\1\0" + count.to_bytes(2, "little") + bytes([len(prelude)]) + prelude + chunk
+                coder = b"\4" if stream[0] == "rans2d" else b"\0"
+                yield head + b"\0\0\1" + coder + count.to_bytes(2, "little") + bytes([len(prelude)]) + prelude + chunk
         case "uniform":
-            for shape in range(16):  # no steps by row, no low bits; a plain stream
-                yield bytes([shape, 15, 0]) + LARGE + bytes([shape, 0, 0, 0, 0, 0, 0, 128, 63, 2]) + bytes(range(64))
+            for shape in range(16):  # nothing by row, no low bits; a plain stream
+                yield bytes([shape, 15, 0]) + LARGE + bytes([shape, 0, 0, 0, 0, 0, 0, 0, 128, 63, 2]) + bytes(range(64))
         case "planes":
             for shape in range(8):
                 yield bytes([shape, shape]) + LARGE + bytes([shape]) + b"\2\0" * 8 + bytes(range(64))
 
 
 def _chunks() -> Iterator[tuple[list, bytes, bytes]]:
-    """Every rans stream of the golden files, its prelude, and its first chunk."""
+    """Every stream of the golden files that has a prelude, it, its prelude, and its first chunk."""
     for base in bases():
         pieces = iter(base.pieces)
         for stream in streams_of(base.root):
             own = [next(pieces) for _ in stream[4]]
-            if stream[0] == "rans" and len(own) > 1:
+            if stream[0] in ("rans", "rans2d") and len(own) > 1:
                 yield stream, own[0], own[1]

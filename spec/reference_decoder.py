@@ -1,9 +1,8 @@
 # fmt: off
-"""The reference decoder of the tersor file format 1.0: slow, small, and written from FORMAT.md alone.
+"""The reference decoder of the tersor file format 1.1: slow, small, and written from FORMAT.md alone.
 
-It follows the order of the specification, whose sections are cited in comments. It needs nothing but
-the standard library, and a zstd module for zstd streams. `python reference_decoder.py FILE` lists the tensors
-and ends with "ok", or with an error code and exit status 1. (Not formatted: at most 500 lines.)
+Comments cite its sections. `python reference_decoder.py FILE` lists the tensors and ends with "ok" or an error code.
+(At most 500 lines, so not formatted. Needs a zstd module for zstd streams.)
 """
 
 from __future__ import annotations
@@ -13,26 +12,19 @@ import struct
 import sys
 import zlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
+
+from adaptive_reference import DecodeError, decode_adaptive, need, read_layout
 
 LIMIT = 1 << 28  # bytes of all decoded tensors, and symbols of all streams: minutes of pure Python
 MANIFEST_LIMIT = 1 << 22  # bytes of the inflated manifest; its Python objects take up to 64 times as much
 T = TypeVar("T")
-
-class DecodeError(Exception):  # its code is one of those in section 9
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"[{code}] {message}")
-        self.code = code
-
-def need(condition: bool, code: str, message: str) -> None:
-    if not condition:
-        raise DecodeError(code, message)
 
 @contextmanager
 def becomes(code: str, exception: type[Exception]) -> Iterator[None]:
@@ -62,7 +54,6 @@ def avalanche_xxh64(x: int) -> int: return avalanche((x ^ x >> 33) * PRIME64[1] 
 def mix(data: bytes, at: int, secret_at: int, seed: int) -> int:
     s, t = number(SECRET, secret_at, 8) + seed & M64, number(SECRET, secret_at + 8, 8) - seed & M64
     return fold(number(data, at, 8) ^ s, number(data, at + 8, 8) ^ t)
-
 def xxh3(data: bytes, seed: int = 0) -> int:
     n = len(data)
     if n == 0:
@@ -77,22 +68,21 @@ def xxh3(data: bytes, seed: int = 0) -> int:
         x = (x ^ (x >> 35) + n) * MX2 & M64
         return x ^ x >> 28
     if n <= 16:
-        low = (secret2(24) + seed & M64) ^ number(data, 0, 8)
-        high = (secret2(40) - seed & M64) ^ number(data, n - 8, 8)
+        low, high = (secret2(24) + seed & M64) ^ number(data, 0, 8), (secret2(40) - seed & M64) ^ number(data, n - 8, 8)
         return avalanche(n + int.from_bytes(low.to_bytes(8, "little"), "big") + high + fold(low, high) & M64)
+    acc = n * PRIME64[0]
     if n <= 128:
-        starts = range(0, (n + 31) // 32 * 16, 16)
-        acc = sum(mix(data, i, 2 * i, seed) + mix(data, n - i - 16, 2 * i + 16, seed) for i in starts)
-        return avalanche(n * PRIME64[0] + acc & M64)
+        for i in range(0, (n + 31) // 32 * 16, 16):
+            acc += mix(data, i, 2 * i, seed) + mix(data, n - i - 16, 2 * i + 16, seed)
+        return avalanche(acc & M64)
     if n <= 240:
-        acc = avalanche(n * PRIME64[0] + sum(mix(data, i, i, seed) for i in range(0, 128, 16)) & M64)
+        acc = avalanche(acc + sum(mix(data, i, i, seed) for i in range(0, 128, 16)) & M64)
         acc += sum(mix(data, i, i - 125, seed) for i in range(128, n - 15, 16))
         return avalanche(acc + mix(data, n - 16, 119, seed) & M64)
-    return xxh3_large(data, seed)
-
-def xxh3_large(data: bytes, seed: int) -> int:
-    n, words = len(data), struct.unpack("<24Q", SECRET)
-    secret = struct.pack("<24Q", *((w - seed if i % 2 else w + seed) & M64 for i, w in enumerate(words)))
+    return xxh3_large(data, n, seed)
+def xxh3_large(data: bytes, n: int, seed: int) -> int:
+    words = enumerate(struct.unpack("<24Q", SECRET))
+    secret = struct.pack("<24Q", *((w - seed if i % 2 else w + seed) & M64 for i, w in words))
     keys = [struct.unpack_from("<8Q", secret, 8 * i) for i in range(17)]  # 16 for stripes, 1 to scramble
     acc = [PRIME32[2], *PRIME64[:4], PRIME32[1], PRIME64[4], PRIME32[0]]  # may exceed 64 bits in between
     for stripe in range((n - 1) // 64 + 1):
@@ -106,25 +96,20 @@ def xxh3_large(data: bytes, seed: int) -> int:
     acc = [(a & M64) ^ k for a, k in zip(acc, struct.unpack_from("<8Q", secret, 11), strict=True)]
     return avalanche(n * PRIME64[0] + sum(fold(acc[i], acc[i + 1]) for i in (0, 2, 4, 6)) & M64)
 
-# ---- 2. Header ----
-def read_header(file: bytes) -> tuple[int, int, int]:  # two sizes of the manifest, and its hash
+# ---- 2. Header, and 3. Manifest storage ----
+def inflate_manifest(file: bytes, limit: int) -> tuple[bytes, int]:  # and the offset behind it in the file
     need(len(file) > 0, "empty", "the file is empty")
     need(file[:8] == b"\x89TSR\r\n\x1a\n"[: len(file)], "not_tersor", "the magic bytes")
     need(len(file) >= 56, "truncated", "the file ends inside the header")
-    major, _, reserved, file_size, stored, inflated, digest, own = struct.unpack_from("<HHIQQQQQ", file, 8)
+    major, _, reserved, file_size, stored_size, size, digest, own = struct.unpack_from("<HHIQQQQQ", file, 8)
     need(xxh3(file[:48]) == own, "header_checksum", "the header does not match its hash")
     need(major == 1, "version", f"major version {major}")
     need(reserved == 0, "reserved", "reserved bytes of the header are not 0")
     need(len(file) >= file_size, "truncated", f"{len(file)} of {file_size} bytes")
     need(len(file) <= file_size, "trailing", f"{len(file)} bytes instead of {file_size}")
-    need(stored <= file_size - 56, "manifest_bounds", "the manifest does not fit in the file")
-    return stored, inflated, digest
-
-# ---- 3. Manifest storage ----
-def inflate_manifest(file: bytes, limit: int) -> tuple[bytes, int]:  # and the offset behind it in the file
-    stored_size, size, manifest_hash = read_header(file)
+    need(stored_size <= file_size - 56, "manifest_bounds", "the manifest does not fit in the file")
     stored = file[56 : 56 + stored_size]
-    need(xxh3(stored) == manifest_hash, "manifest_checksum", "the manifest does not match its hash")
+    need(xxh3(stored) == digest, "manifest_checksum", "the manifest does not match its hash")
     need(size <= limit, "limit", f"a manifest of {size} bytes")
     inflater = zlib.decompressobj()
     with becomes("manifest_deflate", zlib.error):
@@ -169,39 +154,25 @@ def read_item(data: bytes, at: int, depth: int = 0) -> tuple[object, int]:  # an
 
 # ---- 4.2 Manifest: contents ----
 # dtype -> bytes of a word, and whether its top bit is a sign; an element of C64 has two words
-DTYPES = {"BOOL": (1, False), "U8": (1, False), "U16": (2, False), "U32": (4, False), "U64": (8, False)}
-DTYPES |= {"I8": (1, False), "I16": (2, False), "I32": (4, False), "I64": (8, False), "F8_E8M0": (1, False)}
-DTYPES |= {"F8_E4M3": (1, True), "F8_E5M2": (1, True), "F16": (2, True), "BF16": (2, True)}
-DTYPES |= {"F32": (4, True), "F64": (8, True), "C64": (4, True)}
+WORDS = {1: "BOOL U8 I8 F8_E8M0 F8_E4M3 F8_E5M2", 2: "U16 I16 F16 BF16", 4: "U32 I32 F32 C64", 8: "U64 I64 F64"}
+SIGNED = {"F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "C64", "F64"}
+DTYPES = {name: (word, name in SIGNED) for word, names in WORDS.items() for name in names.split()}
 TYPES = {"u8": "B", "i8": "b", "i16": "h", "i32": "i"}  # type of a stream -> its code in `struct` and `array`
 
-class Stream(NamedTuple):
-    coder: str
-    type: str
-    length: int  # called count in the specification
-    chunk: int
-    sizes: list[int]
-    checksums: bytes
-    start: int  # offset of the first piece: the sum of all sizes before it
+class Stream(NamedTuple):  # length: called count in the specification; start: offset of the first piece
+    coder: str; type: str; length: int; chunk: int; sizes: list[int]; checksums: bytes; start: int
 
-class Tensor(NamedTuple):
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    words: int
-    word: int  # bytes of a word
-    digest: int
-    op: str
-    parameters: dict[str, object]
-    streams: list[Stream]
-
+class Tensor(NamedTuple):  # word: bytes of a word
+    name: str; dtype: str; shape: tuple[int, ...]; words: int; word: int; digest: int
+    op: str; parameters: dict[str, object]; streams: list[Stream]
 def typed(item: object, kind: type[T], *sizes: int, code: str = "manifest_schema") -> T:
     need(type(item) is kind and (not sizes or len(cast(bytes, item)) in sizes), code, f"bad {kind.__name__}")
     return cast(T, item)
 def unsigned(item: object) -> int:
     need(typed(item, int) >= 0, "manifest_schema", "a negative number")
     return cast(int, item)
-
+def record(item: object, *kinds: type) -> list[Any]:  # an array of items of these types
+    return [typed(field, kind) for field, kind in zip(typed(item, list, len(kinds)), kinds, strict=True)]
 def read_manifest(file: bytes, limit: int = MANIFEST_LIMIT) -> list[tuple[str, Tensor]]:
     manifest, offset = inflate_manifest(file, limit)
     item, end = read_item(manifest, 0)
@@ -229,36 +200,34 @@ def read_manifest(file: bytes, limit: int = MANIFEST_LIMIT) -> list[tuple[str, T
         entries.append((name, tensor))
     need(offset == len(file), "sizes", f"the pieces end at {offset}, the file at {len(file)}")
     return entries
-
-def read_tensor(fields: list[object], offset: int) -> Tensor:
-    name, dtype = typed(fields[0], str), typed(fields[1], str)
+def read_tensor(item: list[object], offset: int) -> Tensor:
+    name, dtype, sizes, digest, chain = record(item, str, str, list, bytes, list)
     need(dtype in DTYPES, "unknown_dtype", f"{dtype!r} of {name!r}")
-    shape = tuple(unsigned(size) for size in typed(fields[2], list))
+    need(len(digest) == 8, "manifest_schema", f"the digest of {name!r}")
+    shape = tuple(unsigned(size) for size in sizes)
     need(len(shape) <= 32 and all(size < 1 << 63 for size in shape), "bad_shape", f"of {name!r}")
     words = math.prod(shape) * (2 if dtype == "C64" else 1)
-    digest = number(typed(fields[3], bytes, 8), 0, 8)
-    chain = typed(fields[4], list)
     need(len(chain) == 1, "bad_chain", f"{len(chain)} steps in {name!r}")
-    step = typed(chain[0], list, 3)
-    op = typed(step[0], str)
+    op, parameters, items = record(chain[0], str, dict, list)
     need(op in OPS, "unknown_op", f"{op!r} of {name!r}")
-    tensor = Tensor(name, dtype, shape, words, DTYPES[dtype][0], digest, op, typed(step[1], dict), [])
-    for item in typed(step[2], list):
-        tensor.streams.append(read_stream(typed(item, list, 6), offset))
-        offset += sum(tensor.streams[-1].sizes)
-    return tensor
-
-def read_stream(fields: list[object], offset: int) -> Stream:
-    coder, kind = typed(fields[0], str), typed(fields[1], str)
-    need(coder in ("rans", "raw", "zstd"), "unknown_coder", repr(coder))
+    streams = list[Stream]()
+    for stream in items:
+        streams.append(read_stream(stream, offset))
+        offset += sum(streams[-1].sizes)
+    return Tensor(name, dtype, shape, words, DTYPES[dtype][0], number(digest, 0, 8), op, parameters, streams)
+def read_stream(item: object, offset: int) -> Stream:
+    coder, kind, count, chunk, sizes, checksums = record(item, str, str, int, int, list, bytes)
+    need(coder in ("raw", "zstd", *PRELUDES), "unknown_coder", repr(coder))
     need(kind in TYPES, "bad_stream_type", repr(kind))
-    count, chunk = unsigned(fields[2]), unsigned(fields[3])
-    need(count < 1 << 63, "manifest_schema", "the count of a stream")
+    need(min(map(unsigned, [count, chunk, *sizes])) >= 0 and count < 1 << 63, "manifest_schema", "a number of a stream")
     need(chunk % 65536 == 0 and 0 < chunk <= 1 << 20, "bad_chunk", f"chunks of {chunk} symbols")
-    sizes = [unsigned(size) for size in typed(fields[4], list)]
-    pieces = -(-count // chunk) + (coder == "rans" and count > 0)
-    need(len(sizes) == pieces, "bad_pieces", f"{len(sizes)} pieces instead of {pieces}")
-    return Stream(coder, kind, count, chunk, sizes, typed(fields[5], bytes, 4 * pieces), offset)
+    preludes, chunks = int(coder in PRELUDES and count > 0), -(-count // chunk)
+    need(len(sizes) == preludes + chunks, "bad_pieces", f"{len(sizes)} pieces, not {preludes} + {chunks}")
+    need(len(checksums) == 4 * len(sizes), "manifest_schema", "4 bytes of checksum for every piece")
+    largest = (struct.calcsize(TYPES[kind]) + 4) * min(count, chunk) + 1024
+    fits = all(size <= (1 << 21 if i < preludes else largest) for i, size in enumerate(sizes))
+    need(fits, "bad_pieces", "a piece is larger than it can need to be")
+    return Stream(coder, kind, count, chunk, sizes, checksums, offset)
 
 # ---- 5. Digest of a decoded tensor ----
 def tensor_digest(data: bytes, word: int) -> int:
@@ -267,27 +236,28 @@ def tensor_digest(data: bytes, word: int) -> int:
 
 # ---- 6. Coders ----
 def decode_stream(file: bytes, stream: Stream) -> array[int]:
-    code, at, lanes, tables = TYPES[stream.type], stream.start, 0, list[Table]()
-    values = array(code)
+    code, at = TYPES[stream.type], stream.start
+    values, prelude = array(code), None
     for i, size in enumerate(stream.sizes):
         piece, at = file[at : at + size], at + size
         need(xxh3(piece) & M32 == number(stream.checksums, 4 * i, 4), "chunk_checksum", f"before offset {at}")
-        if stream.coder == "rans" and i == 0:
-            lanes, tables = read_prelude(piece)
+        if i == 0 and stream.coder in PRELUDES:
+            prelude = PRELUDES[stream.coder](piece, stream.length)
             continue
         count = min(stream.chunk, stream.length - len(values))
         piece = decode_zstd(piece, count * values.itemsize) if stream.coder == "zstd" else piece
-        chunk = decode_rans(piece, count, code, lanes, tables) if lanes else decode_raw(piece, count, code)
+        if isinstance(prelude, Prelude):
+            chunk = decode_rans(piece, count, code, prelude, len(values))
+        else:
+            chunk = decode_adaptive(prelude, len(values), piece, count) if prelude else decode_raw(piece, count, code)
         with becomes("stream_range", OverflowError):  # a value does not fit the type
             values.extend(array(code, chunk))
     return values
-
 def decode_raw(piece: bytes, count: int, code: str) -> list[int]:
     size = struct.calcsize(f"<{count}{code}")
     need(len(piece) >= size, "stream_truncated", "a raw chunk is too short")
     need(len(piece) <= size, "stream_trailing", "a raw chunk is too long")
     return list(struct.unpack(f"<{count}{code}", piece))
-
 def decode_zstd(piece: bytes, size: int) -> bytes:
     with becomes("zstd_missing", ImportError):
         zstd = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
@@ -297,16 +267,36 @@ def decode_zstd(piece: bytes, size: int) -> bytes:
     need(frame.eof and not frame.unused_data and len(data) == size, "zstd", "not one frame of the right size")
     return data
 
-# ---- 6.1 Prelude ----
+# ---- 6.1 and 6.4 Prelude ----
 Table = tuple[int, int, list[int]]  # precision, lowest value, frequencies
 
-def read_prelude(piece: bytes) -> tuple[int, list[Table]]:  # the number of lanes, and the tables
-    need(len(piece) >= 2 and piece[0] <= 5 and piece[1] > 0, "stream_table", "the head of a prelude")
-    bits = (byte >> i & 1 for byte in piece[2:] for i in range(8))
-    tables = [read_table(bits) for _ in range(piece[1])]
-    padding = list(islice(bits, 8))
-    need(len(padding) < 8 and 1 not in padding, "stream_table", "something follows the tables")
-    return 1 << piece[0], tables
+class Prelude(NamedTuple):  # with coder rans2d, also the classes of all rows and columns
+    lanes: int; tables: list[Table]; rows: Sequence[int] = (); columns: Sequence[int] = ()
+def read_prelude(piece: bytes, count: int = 0) -> Prelude:  # of coder rans2d (6.4) where there is a count of symbols
+    with becomes("stream_table", DecodeError):
+        need(len(piece) >= 2 and piece[0] <= 5, "stream_table", "the number of lanes")
+        need(1 <= piece[1] <= (64 if count else 255), "stream_table", "the number of tables")
+        lanes, table_count, at = 1 << piece[0], piece[1], 2
+        column_count, at = read_varint(piece, at) if count else (1, at)
+        size, at = read_varint(piece, at) if count else (0, at)
+        need(1 <= column_count <= min(max(count, 1), 1 << 24), "stream_table", f"{column_count} columns")
+        row_count = -(-count // column_count)
+        bits = (byte >> i & 1 for byte in piece[at:] for i in range(8))
+        tables = [read_table(bits) for _ in range(table_count + (2 if count else 0))]
+        rest = list(bits)
+        classes = piece[len(piece) - len(rest) // 8 :]
+        need(1 not in rest[: len(rest) % 8] and size <= len(classes), "stream_table", "padding, or too few classes")
+        if not count:
+            need(not classes, "stream_table", "something follows the tables")
+            return Prelude(lanes, tables)
+        need(row_count <= 1 << 24 and {t[0] for t in tables[:-2]} == {min(tables[0][0], 13)}, "stream_table", "tables")
+        rows = decode_symbols(classes[:size], [0] * row_count, 1, tables[-2:-1])
+        columns = decode_symbols(classes[size:], [0] * column_count, 1, tables[-1:])
+        need(min(rows + columns) >= 0 and max(rows) + max(columns) < table_count, "stream_table", "classes")
+    return Prelude(lanes, tables[:-2], rows, columns)
+def rans_prelude(piece: bytes, _: int) -> Prelude: return read_prelude(piece)
+def adaptive_prelude(piece: bytes, _: int) -> list[int]: return read_layout(piece)
+PRELUDES = {"rans": rans_prelude, "rans2d": read_prelude, "adaptive": adaptive_prelude}
 
 # ---- 6.2 Tables ----
 def take(bits: Iterator[int], count: int) -> int:  # a number, least significant bit first
@@ -324,7 +314,6 @@ def exp_golomb(bits: Iterator[int], order: int) -> int:
 def rice(bits: Iterator[int], parameter: int) -> int:
     return take_ones(bits, 1024 >> parameter) << parameter | take(bits, parameter)
 def unzigzag(v: int) -> int: return v >> 1 ^ -(v & 1)
-
 def read_table(bits: Iterator[int]) -> Table:
     precision, lowest = 8 + take(bits, 3), unzigzag(exp_golomb(bits, 4))
     alphabet, mode = 1 + exp_golomb(bits, 4), exp_golomb(bits, 3)
@@ -344,7 +333,7 @@ def read_table(bits: Iterator[int]) -> Table:
     need(frequencies[mode] > 0, "stream_table", "the sum of the frequencies")
     return precision, lowest, frequencies
 
-# ---- 6.3 Chunks ----
+# ---- 6.3 and 6.4 Chunks ----
 def read_varint(piece: bytes, at: int) -> tuple[int, int]:  # and the offset behind it
     value = 0
     for i, byte in enumerate(piece[at : at + 10]):  # 2^64 has ten digits in base 128
@@ -353,14 +342,17 @@ def read_varint(piece: bytes, at: int) -> tuple[int, int]:  # and the offset beh
             need(value <= M64 and (byte > 0 or i == 0), "stream_patch", "a varint is not proper")
             return value, at + i + 1
     raise DecodeError("stream_patch", "a varint is cut off, or too long")
-
-def decode_rans(piece: bytes, count: int, code: str, lanes: int, tables: list[Table]) -> list[int]:
+def decode_rans(piece: bytes, count: int, code: str, prelude: Prelude, first: int) -> list[int]:
     need(len(piece) > 0, "stream_truncated", "an empty chunk")
     if piece[0] == 255:
         return decode_raw(piece[1:], count, code)
-    need(piece[0] < len(tables), "stream_table", f"table {piece[0]} of {len(tables)}")
-    precision, lowest, frequencies = tables[piece[0]]
-    patch_count, at = read_varint(piece, 1)
+    need(piece[0] < (1 if prelude.columns else len(prelude.tables)), "stream_table", f"table {piece[0]}")
+    numbers, row = [piece[0]] * count, len(prelude.columns)
+    if row:
+        numbers = [prelude.rows[i // row] + prelude.columns[i % row] for i in range(first, first + count)]
+    return decode_symbols(piece[1:], numbers, prelude.lanes, prelude.tables)
+def decode_symbols(piece: bytes, numbers: list[int], lanes: int, tables: list[Table]) -> list[int]:  # numbers of tables
+    count, (patch_count, at) = len(numbers), read_varint(piece, 0)
     need(patch_count <= count, "stream_patch", "more patches than symbols")
     patches, position = dict[int, int](), -1
     for _ in range(patch_count):
@@ -374,14 +366,14 @@ def decode_rans(piece: bytes, count: int, code: str, lanes: int, tables: list[Ta
     need(min(states) >= 1 << 16, "stream_range", "a state is too small")
     at += 4 * lanes
     need((len(piece) - at) % 2 == 0, "stream_trailing", "an odd byte")
-    cumulative = list(accumulate(frequencies, initial=0))
-    symbols = [k for k, f in enumerate(frequencies) for _ in range(f)]  # one for every slot
+    cumulative = {t: list(accumulate(tables[t][2], initial=0)) for t in set(numbers)}
+    symbols = {t: [k for k, f in enumerate(tables[t][2]) for _ in range(f)] for t in cumulative}  # of every slot
     values: list[int] = []
-    for i in range(count):
-        x = states[i % lanes]
+    for i, t in enumerate(numbers):
+        x, (precision, lowest, frequencies) = states[i % lanes], tables[t]
         slot = x & (1 << precision) - 1
-        k = symbols[slot]
-        x = frequencies[k] * (x >> precision) + slot - cumulative[k]
+        k = symbols[t][slot]
+        x = frequencies[k] * (x >> precision) + slot - cumulative[t][k]
         if x < 1 << 16:
             need(at < len(piece), "stream_truncated", "no word left")
             x = x << 16 | piece[at] | piece[at + 1] << 8
@@ -400,13 +392,11 @@ def check_streams(tensor: Tensor, expected: list[tuple[int, tuple[str, ...]]], t
     for stream, (_, types) in zip(tensor.streams, expected, strict=True):
         need(stream.type in types, "bad_stream_type", f"{stream.type} in {tensor.name!r}")
     need(len({stream.chunk for stream in tensor.streams[:together]}) < 2, "bad_chunk", f"of {tensor.name!r}")
-
 def raw(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.1
     word, is_float = DTYPES[tensor.dtype]
     need(tensor.parameters.keys() == {"planes"}, "bad_parameters", f"of {tensor.name!r}")
     planes = typed(tensor.parameters["planes"], int, code="bad_parameters")
-    possible = 1 <= planes <= word or (planes == 0 and tensor.words * word <= 65536)
-    need(possible, "bad_parameters", f"{planes} planes in {tensor.name!r}")
+    need(1 <= planes <= word or (planes == 0 and tensor.words * word <= 65536), "bad_parameters", f"{planes} planes")
     if planes == 0:
         check_streams(tensor, [(tensor.words * word, ("u8",))], 1)
         return lambda: decode_stream(file, tensor.streams[0]).tobytes()
@@ -419,56 +409,69 @@ def raw(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.1
             out += (v << 8 * (word - planes)).to_bytes(word, "little")
         return bytes(out)
     return decode_words
-
 def pack(code: str, x: float) -> bytes:  # `struct.pack` rounds to nearest even, but refuses to overflow
     try:
         return struct.pack("<" + code, x)
     except OverflowError:
         return struct.pack("<" + code, math.copysign(math.inf, x))
-def f32(x: float) -> float:  # right for products and sums of two binary32 numbers: a product is exact in a
-    # double; a sum may be rounded to 53 bits first, which is harmless, because 53 >= 2 * 24 + 2
+def f32(x: float) -> float:  # a product of binary32 is exact in x; a sum of 53 bits is harmless: 53 >= 2 * 24 + 2
     return cast(float, struct.unpack("<f", pack("f", x))[0])
 
 @lru_cache(maxsize=1 << 16)
-def element(q: int, step: float, offset: float, dtype: str) -> bytes:
-    c = math.copysign(f32(f32(f32(abs(q)) + offset) * step), q) if q else 0.0
+def element(q: int, b: float, column_step: float, step: float, dtype: str) -> bytes:  # b: the size of q, rebuilt
+    c = math.copysign(f32(f32(b * column_step) * step), q) if q else 0.0
     if dtype == "BF16":  # the upper half of a binary32, plus 1 if the lower half rounds it up
         bits = number(pack("f", c), 0, 4)
         return (bits + 0x7FFF + (bits >> 16 & 1) >> 16).to_bytes(2, "little")
     return pack({"F64": "d", "F32": "f", "F16": "e"}[dtype], c)
-
-def uniform(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.2
-    words, bad = tensor.words, "bad_parameters"
-    need(tensor.dtype in ("F32", "F16", "BF16", "F64"), bad, f"op uniform for {tensor.dtype}")
-    need(tensor.parameters.keys() == {"steps", "offset", "low"}, bad, f"of {tensor.name!r}")
-    packed = typed(tensor.parameters["steps"], bytes, *range(4, 1025, 4), code=bad)
-    steps = struct.unpack(f"<{len(packed) // 4}f", packed)
-    offset = struct.unpack("<f", typed(tensor.parameters["offset"], bytes, 4, code=bad))[0]
-    low = typed(tensor.parameters["low"], int, code=bad)
-    need(all(0 < step < math.inf for step in steps), bad, "a step is not finite and positive")
-    need(-1 < offset < math.inf and 0 <= low <= 8, bad, "offset or low are out of range")
-    need(len(steps) == 1 or bool(tensor.words and tensor.shape and tensor.shape[0] <= 1 << 24), bad, "rows")
+def floats(tensor: Tensor, name: str, most: int = 256, above: float = 0) -> tuple[float, ...]:  # a parameter
+    packed = typed(tensor.parameters[name], bytes, *range(4, 4 * most + 1, 4), code="bad_parameters")
+    numbers = struct.unpack(f"<{len(packed) // 4}f", packed)
+    need(all(above < x < math.inf for x in numbers), "bad_parameters", f"{name} of {tensor.name!r}")
+    return numbers
+def uniform(file: bytes, tensor: Tensor) -> Callable[[], bytes]:  # 7.2, and by rows and columns 7.3 to 7.5
+    words, op, parameters, bad = tensor.words, tensor.op, tensor.parameters, "bad_parameters"
+    names = {"steps", "low" if op == "uniform" else "columns", "values" if op == "companded" else "offset"}
+    need(tensor.dtype in ("F32", "F16", "BF16", "F64") and parameters.keys() == names, bad, f"of {tensor.name!r}")
+    steps, column_steps = floats(tensor, "steps"), (1.0,) if op == "uniform" else floats(tensor, "columns")
+    low = typed(parameters["low"], int, code=bad) if op == "uniform" else 0
+    need(0 <= low <= 8, bad, f"{low} low bits")
+    values = floats(tensor, "values", 4096) if op == "companded" else ()
+    offset = floats(tensor, "offset", 1, -1)[0] if op != "companded" else 0.0
+    has_rows = words > 0 and tensor.shape != () and tensor.shape[0] <= 1 << 24
+    rows, columns = (tensor.shape[0], words // tensor.shape[0]) if has_rows else (1, words)
+    need(has_rows or (op == "uniform" and len(steps) == 1), bad, f"rows of {tensor.name!r}")
+    need(columns <= 1 << 24 or op == "uniform", bad, f"columns of {tensor.name!r}")
     expected = [(words, tuple(TYPES)), (words, ("u8",))][: 2 if low > 0 else 1]
-    expected += [(rows, ("u8",)) for rows in tensor.shape[:1] if len(steps) > 1]
+    expected += [(n, ("u8",)) for n, k in ((rows, len(steps)), (columns, len(column_steps))) if k > 1]
     check_streams(tensor, expected, 2 if low > 0 else 1)
+    largest = {"companded": len(values), "trellis": (1 << 30) - 1}.get(op, (1 << 31) - (low > 0) >> low)
     def decode_words() -> bytes:
-        high = decode_stream(file, tensor.streams[0])
-        lows = decode_stream(file, tensor.streams[1]) if low > 0 else bytes(words)
-        rows = decode_stream(file, tensor.streams[-1]) if len(steps) > 1 else bytes(1)
-        need(max(lows, default=0) < 1 << low, "stream_range", "a low part is too large")
-        largest = (1 << 31) - 1 >> low if low > 0 else 1 << 31
-        need(max(map(abs, high), default=0) <= largest, "stream_range", "a high part is too large")
-        need(max(rows, default=0) < len(steps), "stream_range", "the number of a step is too large")
-        levels = ((h << low) + lows[i] for i, h in enumerate(high))
-        scales = (steps[rows[i * len(rows) // words]] for i in range(words))
-        return b"".join(element(q, s, offset, tensor.dtype) for q, s in zip(levels, scales, strict=True))
+        streams = (decode_stream(file, stream) for stream in tensor.streams)
+        high, lows = next(streams), next(streams) if low > 0 else bytes(words)
+        of_row = next(streams) if len(steps) > 1 else bytes(rows)
+        of_column = next(streams) if len(column_steps) > 1 else bytes(columns)
+        indices_fit = max(of_row, default=0) < len(steps) and max(of_column, default=0) < len(column_steps)
+        need(indices_fit and max(lows, default=0) < 1 << low, "stream_range", "the number of a step, or a low part")
+        need(max(map(abs, high), default=0) <= largest, "stream_range", f"a level of {tensor.name!r}")
+        levels: Iterator[int] = ((h << low) + lows[i] for i, h in enumerate(high))
+        levels = follow_trellis(levels, columns, tensor.streams[0].chunk) if op == "trellis" else levels
+        size = lru_cache(1 << 16)(lambda q: values[abs(q) - 1] if values else f32(f32(abs(q)) + offset))
+        scales = ((column_steps[of_column[i % columns]], steps[of_row[i // columns]]) for i in range(words))
+        return b"".join(element(q, size(q), c, s, tensor.dtype) for q, (c, s) in zip(levels, scales, strict=True))
     return decode_words
+def follow_trellis(levels: Iterator[int], columns: int, chunk: int) -> Iterator[int]:
+    states = dict[int, int]()
+    for i, q in enumerate(levels):
+        states = states if i % chunk else {}
+        t = states.get(i % columns, 0)
+        states[i % columns] = ((2, 5, 3, 4, 0, 7, 1, 6) if q % 2 else (0, 7, 1, 6, 2, 5, 3, 4))[t]
+        yield 2 * q - t % 2 * ((q > 0) - (q < 0))
 
-OPS = {"raw": raw, "uniform": uniform}
+OPS = {"raw": raw, "uniform": uniform, "uniform2d": uniform, "companded": uniform, "trellis": uniform}
 
 # ---- The whole file ----
 Decoded = tuple[str, tuple[int, ...], bytes]  # dtype, shape and bytes of a tensor
-
 def decode(data: bytes, limit: int = LIMIT, manifest_limit: int = MANIFEST_LIMIT) -> dict[str, Decoded]:
     """Decode a tersor file; the keys are the names. Raises DecodeError and nothing else."""
     entries = read_manifest(data, manifest_limit)
@@ -484,17 +487,12 @@ def decode(data: bytes, limit: int = LIMIT, manifest_limit: int = MANIFEST_LIMIT
         results[name] = (tensor.dtype, tensor.shape, decoded)
     return {name: results[tensor.name] for name, tensor in entries}
 
-def main(path: str) -> None:
-    with becomes("unreadable", OSError), becomes("missing", FileNotFoundError):
-        file = Path(path).read_bytes()
-    decode(file)
-    for name, tensor in read_manifest(file):
-        tie = "" if name == tensor.name else f"(tied to {tensor.name!a})"
-        print(f"{tensor.digest:016x}", tensor.dtype, list(tensor.shape), ascii(name), tie)
-    print("ok")
-
 if __name__ == "__main__":
     try:
-        main(sys.argv[1] if len(sys.argv) == 2 else sys.exit("usage: reference_decoder.py FILE"))
+        with becomes("unreadable", OSError), becomes("missing", FileNotFoundError):
+            content = Path(sys.argv[1]).read_bytes()
+        for name, (dtype, shape, _) in decode(content).items():
+            print(dtype, list(shape), ascii(name))
+        print("ok")
     except DecodeError as error:
         sys.exit(str(error))

@@ -244,24 +244,33 @@ def rans_chunk(
     values: Sequence[int], table: Table, lanes: int, index: int = 0, patches: Mapping[int, int] | None = None,
 ) -> bytes:  # fmt: skip
     """Section 6.3, symbol by symbol. `patches` (position -> value) come on top of those for values the table lacks."""
-    frequencies = table.frequencies
-    starts = np.cumsum([0, *frequencies]).tolist()
+    return bytes([index]) + coded(values, [0] * len(values), [table], lanes, patches)
+
+
+def coded(
+    values: Sequence[int], numbers: Sequence[int], tables: Sequence[Table], lanes: int,
+    patches: Mapping[int, int] | None = None,
+) -> bytes:  # fmt: skip
+    """A chunk without its first byte, given the number of the table of every symbol."""
+    frequencies = [table.frequencies for table in tables]
+    starts = [np.cumsum([0, *f]).tolist() for f in frequencies]
     symbols: list[int] = []
     patched: dict[int, int] = {}
-    for i, value in enumerate(values):
-        symbol = value - table.lowest
-        if not (0 <= symbol < len(frequencies) and frequencies[symbol] > 0):
-            patched[i], symbol = value, table.mode
+    for i, (value, t) in enumerate(zip(values, numbers, strict=True)):
+        symbol = value - tables[t].lowest
+        if not (0 <= symbol < len(frequencies[t]) and frequencies[t][symbol] > 0):
+            patched[i], symbol = value, tables[t].mode
         symbols.append(symbol)
     states, words = [1 << 16] * lanes, list[int]()
     for i in reversed(range(len(symbols))):
-        x, f = states[i % lanes], frequencies[symbols[i]]
-        if x >= f << 32 - table.precision:
+        t = numbers[i]
+        x, f, precision = states[i % lanes], frequencies[t][symbols[i]], tables[t].precision
+        if x >= f << 32 - precision:
             words.append(x & 0xFFFF)
             x >>= 16
-        states[i % lanes] = (x // f << table.precision) + x % f + starts[symbols[i]]
+        states[i % lanes] = (x // f << precision) + x % f + starts[t][symbols[i]]
     body = struct.pack(f"<{lanes}I{len(words)}H", *states, *reversed(words))
-    return bytes([index]) + patch_list(patched | dict(patches or {})) + body
+    return patch_list(patched | dict(patches or {})) + body
 
 
 def patch_list(patches: Mapping[int, int]) -> bytes:
@@ -315,7 +324,9 @@ def rans_stream(
         elif by_hand:
             pieces.append(rans_chunk(part.tolist(), tables[index], lanes, index))
         else:
-            pieces.append(_core.encode_chunk(part.astype(np.int32), np.frombuffer(head, np.uint8), index))
+            pieces.append(
+                _core.encode_chunk(part.astype(np.int32), _core.Prelude(np.frombuffer(head, np.uint8)), index)
+            )
     return Stream("rans", kind, values.size, tuple(pieces), chunk)
 
 
@@ -356,9 +367,15 @@ def reconstruct(levels: npt.NDArray[np.int64], steps: npt.NDArray[np.float32], o
         c = ((magnitude + np.float32(offset)).astype(np.float32) * steps.astype(np.float32)).astype(np.float32)
         c = np.where(levels == 0, np.float32(0), np.copysign(c, np.where(levels < 0, -1, 1).astype(np.float32)))
         c = c.astype(np.float32)
-        if dtype == "BF16":
-            bits = c.view(np.uint32).astype(np.uint64)
-            return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2").tobytes()
+        return narrowed(c, dtype)
+
+
+def narrowed(c: npt.NDArray[np.float32], dtype: str) -> bytes:
+    """Floats of 32 bits as the bytes of a dtype."""
+    if dtype == "BF16":
+        bits = c.view(np.uint32).astype(np.uint64)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2").tobytes()
+    with np.errstate(over="ignore", under="ignore"):
         return c.astype({"F32": "<f4", "F16": "<f2", "F64": "<f8"}[dtype]).tobytes()
 
 

@@ -10,6 +10,7 @@ from types import ModuleType
 
 def _load() -> ModuleType:
     path = Path(__file__).resolve().parents[1] / "spec" / "reference_decoder.py"
+    sys.path.insert(0, str(path.parent))  # its other half stands beside it
     spec = importlib.util.spec_from_file_location("reference_decoder", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

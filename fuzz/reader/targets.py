@@ -18,7 +18,9 @@ MAGIC = b"\x89TSR\r\n\x1a\n"
 NUMBERS = (0, 1, -1, 2, 5, 8, 23, 24, 255, 256, 65535, 65536, 2**20, 2**20 + 65536, 2**31, 2**32 - 1, 2**53, 2**62,
            2**63 - 1, 2**63, 2**64 - 1, -(2**64))  # fmt: skip
 WORDS = (*OPS, *CODERS, *INTEGER_TYPES, *DTYPES, "", "a\0b", "needs", "meta", "tensors", "steps", "offset", "low",
-         "planes", "__metadata__", "ä€𝄞", "unknown")  # fmt: skip
+         "columns", "values", "planes", "__metadata__", "ä€𝄞", "unknown")  # fmt: skip
+FLOATS = (0.0, -0.0, -1.0, 1.0, 1e-45, 3e38, float("inf"), float("nan"), -0.9999999)
+SIDES = (0, 1, 2, 3, 64, 127, 128, 2**14, 2**16, 2**24, 2**24 + 1, 2**32, 2**63, 2**64 - 1)
 OTHERS = (None, True, False, 0.0, float("nan"), b"", b"\0" * 8, [], {}, [[]], {"": 0})
 
 
@@ -48,11 +50,13 @@ def container_seeds() -> list[bytes]:
 
 
 def manifest(data: bytes) -> str:
-    """A valid file with a changed manifest: values of its tree, bytes of its encoding, or of the deflated stream."""
+    """A valid file with a changed manifest: steps, values of its tree, bytes of its encoding or its deflated stream."""
     choices = Choices(data)
     root, pieces = choices.pick(bases()).fresh()
     where = choices.below(8)
     holder = [root]
+    if choices.below(3) == 0:
+        _change_step(root, choices)
     for _ in range(choices.below(4) + (where < 6)):
         _change_tree(holder, choices)
     plain = bytearray(_encode(holder[0], bool(choices.below(8) == 7)))
@@ -67,6 +71,32 @@ def manifest(data: bytes) -> str:
         due = _claimed(holder[0])
         body = (body + b"\0" * max(0, due - len(body)))[:due] if 0 <= due < 2**16 else body
     return examine(sign(bytes(stored), max(0, size), body))
+
+
+def _change_step(root: dict[str, Any], choices: Choices) -> None:
+    """Another op with the parameters it has, or other numbers in the parameters."""
+    steps = [step for tensor in root["tensors"] if len(tensor) == 5 for step in tensor[4]]
+    if not steps:
+        return
+    step = choices.pick(steps)
+    match choices.below(3):
+        case 0:
+            step[0] = choices.pick(OPS)
+            names = choices.pick(
+                (("steps", "columns", "offset"), ("steps", "columns", "values"), ("steps", "offset", "low"))
+            )
+            given = [v for v in step[1].values() if isinstance(v, bytes)] + [struct.pack("<f", 1)]
+            step[1] = {name: 0 if name == "low" else given[k % len(given)] for k, name in enumerate(names)}
+        case 1:
+            packed = [name for name, value in step[1].items() if isinstance(value, bytes)]
+            for name in packed[:1] if choices.below(2) else packed[1:2]:
+                at = 4 * choices.below(256)
+                value = struct.pack("<f", choices.pick(FLOATS))
+                step[1][name] = step[1][name][:at] + value + step[1][name][at + 4 * choices.below(2) :]
+        case _ if step[2]:
+            stream = choices.pick(step[2])
+            stream[2] += choices.pick((1, -1, stream[2], 65536)) if choices.below(2) else 0
+            step[2].insert(choices.below(len(step[2]) + 1), _copy(stream))
 
 
 def _slots(value: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
@@ -188,7 +218,7 @@ def chunks(data: bytes) -> str:
             break
         number = choices.below(len(pieces))
         piece = bytearray(pieces[number])
-        match choices.below(6):
+        match choices.below(8):
             case 0:
                 donor = choices.pick(bases()).pieces
                 piece = bytearray(choices.pick(donor) if donor else b"")
@@ -197,12 +227,48 @@ def chunks(data: bytes) -> str:
             case 2:
                 stream = choices.pick(streams_of(root))
                 stream[choices.below(2)] = choices.pick((*CODERS, *INTEGER_TYPES))
+            case 3 | 4:
+                number, piece = _change_prelude(root, pieces, choices)
             case _:
                 _change_bytes(piece, choices)
         pieces[number] = bytes(piece)
     _sign_pieces(root, pieces)
     plain = _encode(root, False)
     return examine(sign(zlib.compress(plain), len(plain), b"".join(pieces)))
+
+
+def _change_prelude(root: dict[str, Any], pieces: list[bytes], choices: Choices) -> tuple[int, bytearray]:
+    """Number and content of a prelude with another number of lanes, tables or columns, or another share of the rows."""
+    first, numbers = 0, []
+    for stream in streams_of(root):
+        if stream[0] == "rans2d" and stream[4]:
+            numbers.append(first)
+        first += len(stream[4])
+    number = choices.pick(numbers or range(len(pieces)))
+    piece = bytearray(pieces[number])
+    ends = [k + 1 for k, byte in enumerate(piece) if k >= 2 and byte < 128][:2]  # of the two varints
+    if not numbers or len(ends) < 2:
+        return number, piece
+    match choices.below(4):
+        case 0:
+            piece[choices.below(2)] = choices.pick((0, 1, 2, 5, 6, 63, 64, 65, 255))
+        case 1:
+            piece[2 : ends[0]] = _varint(choices.pick(SIDES))
+        case 2:
+            piece[ends[0] : ends[1]] = _varint(
+                choices.pick(SIDES) if choices.below(2) else piece[ends[0]] + choices.below(3) - 1
+            )
+        case _:
+            _change_bytes(piece, choices)
+    return number, piece
+
+
+def _varint(x: int) -> bytes:
+    out = bytearray()
+    while x > 127:
+        out.append(x & 127 | 128)
+        x >>= 7
+    return bytes([*out, max(x, 0)])
 
 
 def _sign_pieces(root: dict[str, Any], pieces: list[bytes]) -> None:

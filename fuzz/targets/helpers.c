@@ -1,5 +1,6 @@
-/* What the encoder prepares with: rounding, counting, smallest and largest, splitting into planes. */
-#include "common.h"
+/* What the encoder prepares with: rounding, counting, sums by row and column, smallest and largest, splitting
+ * into planes. */
+#include "streams.h"
 
 #include <math.h>
 
@@ -59,6 +60,57 @@ static void count(input *in) {
     free(expected);
 }
 
+/* Sums, counts and costs by row and column, symbol by symbol. */
+static void classes(input *in) {
+    uint64_t columns = 1 + take8(in), first = take16(in) % 700, n = take16(in) % 900, rows = (first + n) / columns + 1;
+    uint32_t span = 1 + take8(in) % 20, kinds[2] = {1 + take8(in) % 5, 1 + take8(in) % 5}, tables = kinds[0] + kinds[1] - 1;
+    int32_t lowest = (int32_t)take8(in) - 140;
+    uint64_t sides[2] = {rows, columns};
+    uint8_t *class[2] = {room(rows), room(columns)};
+    for (int side = 0; side < 2; side++) {
+        for (uint64_t k = 0; k < sides[side]; k++) class[side][k] = (uint8_t)((k < 40 ? take8(in) : k) % kinds[side]);
+    }
+    int32_t *values = room(n * sizeof *values);
+    for (uint64_t i = 0; i < n; i++) values[i] = (int32_t)(i < 200 ? take8(in) : i * 7 % 41) - 128;
+    float *bits = room(sizeof *bits * span * tables);
+    for (uint32_t k = 0; k < span * tables; k++) bits[k] = (float)(k * 5 % 16); /* sums of these are exact */
+
+    uint64_t *counts = calloc((size_t)span * kinds[0] * kinds[1], sizeof *counts), beyond = 0;
+    double *sums[2] = {calloc(rows, sizeof(double)), calloc(columns, sizeof(double))};
+    float *costs[2] = {calloc(rows * kinds[0], sizeof(float)), calloc(columns * kinds[1], sizeof(float))};
+    uint64_t outside = tsr_class_histogram(values, n, first, columns, class[0], class[1], kinds[1], lowest, span,
+                                           counts);
+    tsr_magnitudes(values, n, first, columns, sums[0], sums[1]);
+    for (int side = 0; side < 2; side++)
+        tsr_class_costs(values, n, first, columns, class[!side], side == 0, lowest, span, bits, tables, kinds[side], costs[side]);
+    for (uint64_t i = 0; i < n; i++) { /* taken back again: all become zero */
+        uint64_t at[2] = {(first + i) / columns, (first + i) % columns};
+        int32_t symbol = values[i] - lowest;
+        for (int side = 0; side < 2; side++) sums[side][at[side]] -= abs(values[i]);
+        if (symbol < 0 || symbol >= (int32_t)span) {
+            beyond++;
+            continue;
+        }
+        counts[span * (class[0][at[0]] * kinds[1] + class[1][at[1]]) + (uint32_t)symbol]--;
+        for (int side = 0; side < 2; side++) {
+            for (uint32_t k = 0; k < kinds[side]; k++)
+                costs[side][at[side] * kinds[side] + k] -= bits[(uint32_t)symbol * tables + class[!side][at[!side]] + k];
+        }
+    }
+    REQUIRE(outside == beyond);
+    for (uint32_t k = 0; k < span * kinds[0] * kinds[1]; k++) REQUIRE(counts[k] == 0);
+    for (int side = 0; side < 2; side++) {
+        for (uint64_t k = 0; k < sides[side]; k++) REQUIRE(sums[side][k] == 0);
+        for (uint64_t k = 0; k < sides[side] * kinds[side]; k++) REQUIRE(costs[side][k] == 0);
+        free(class[side]);
+        free(sums[side]);
+        free(costs[side]);
+    }
+    free(values);
+    free(bits);
+    free(counts);
+}
+
 /* Split and join again: the bytes that were stored come back, the others are zero. */
 static void split(input *in) {
     uint32_t shape = take8(in), width = 1u << (shape & 3), stored = 1 + take8(in) % width;
@@ -83,9 +135,10 @@ static void split(input *in) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     input in = {data, data + size};
-    switch (take8(&in) % 3) {
+    switch (take8(&in) % 4) {
         case 0: quantize(&in); break;
         case 1: count(&in); break;
+        case 2: classes(&in); break;
         default: split(&in); break;
     }
     return 0;

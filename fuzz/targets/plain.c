@@ -1,5 +1,5 @@
 /* Plain values of every type: the size decides alone, and each value is its bytes. */
-#include "common.h"
+#include "streams.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const size_t WIDTH[] = {1, 1, 2, 4};

@@ -1,6 +1,6 @@
 /* Op `raw`: byte planes joined to words of every width, against a plain computation of the same. */
 #include "builder.h"
-#include "common.h"
+#include "streams.h"
 
 static uint64_t word(int32_t *const *planes, uint64_t i, uint32_t stored, uint32_t width, int rotate) {
     uint64_t v = 0;

@@ -1,7 +1,7 @@
 /* Chunks of coder `rans`: what was encoded decodes to itself; anything else decodes, or is refused with an error of the
  * file, never with one of the caller. */
 #include "builder.h"
-#include "common.h"
+#include "streams.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static tsr_slot slots[1 << TSR_MAX_PRECISION];

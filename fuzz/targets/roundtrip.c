@@ -1,6 +1,6 @@
 /* The encoder: tables survive writing and reading, values survive encoding and decoding, whatever the room; nothing is
  * written outside it. */
-#include "common.h"
+#include "streams.h"
 
 /* Counts to frequencies to bits to frequencies. */
 static void round_table(const tsr_table *table, size_t capacity, size_t start) {
@@ -57,25 +57,56 @@ static void encode_values(input *in, const tsr_table *table) {
         values[i] = outlier ? (int32_t)(x << 25 ^ (uint32_t)i * 2654435761u) : table->lowest + (int32_t)(x % table->alphabet);
     }
     uint8_t *chunk = room(capacity);
-    uint16_t *scratch = room(n * sizeof *scratch);
-    tsr_error error = tsr_rans_encode(table, 0, lanes, values, n, chunk, capacity, scratch, &size);
+    uint16_t *scratch = room((n + 32) * sizeof *scratch);
+    memset(prelude, 0, 64 + 50 * (size_t)table->alphabet);
+    for (prelude[0] = 0; 1u << prelude[0] < lanes;) prelude[0]++;
+    prelude[1] = 1;
+    REQUIRE(tsr_table_write(table, prelude, sizeof prelude, &position) == TSR_OK);
+    stream s = {.coder = RANS, .type = TSR_I32, .count = n, .prelude = prelude, .prelude_size = (position + 7) / 8, .simd = tsr_simd_best()};
+    REQUIRE(tsr_prelude_open(&s.opened, prelude, s.prelude_size) == TSR_OK);
+    tsr_encoder encoder = make_encoder(&s.opened, 0, 1);
+    tsr_error error = tsr_rans_encode(&encoder, 0, lanes, NULL, values, n, chunk, capacity, scratch, &size);
     REQUIRE(error == TSR_OK || ((error == TSR_TRUNCATED || capacity == 0) && capacity < enough));
     if (error == TSR_OK) {
-        memset(prelude, 0, 64 + 50 * (size_t)table->alphabet);
-        for (prelude[0] = 0; 1u << prelude[0] < lanes;) prelude[0]++;
-        prelude[1] = 1;
-        REQUIRE(tsr_table_write(table, prelude, sizeof prelude, &position) == TSR_OK && size <= capacity);
-        stream s = {.type = TSR_I32, .count = n, .prelude = prelude, .prelude_size = (position + 7) / 8};
+        REQUIRE(size <= capacity);
         s.data = copy(chunk, size);
         s.size = size;
         REQUIRE(decode_stream(&s, slots, TSR_BLOCK, out) == TSR_OK);
         REQUIRE(memcmp(values, out, n * sizeof *out) == 0);
         free(s.data);
     }
+    drop_encoder(&encoder);
     free(values);
     free(out);
     free(chunk);
     free(scratch);
+}
+
+/* Tables by class: a prelude and a chunk, then the chunk again in any room. */
+static void encode_classed(input *in) {
+    static tsr_slot slots[1 << TSR_MAX_PRECISION];
+    tsr_type type = (tsr_type)(take8(in) % 4);
+    uint32_t how = take8(in), room_left = take16(in);
+    stream s = {.coder = RANS2D, .type = type, .count = take_count(in, 0), .simd = tsr_simd_best()};
+    s.first = how & 1 ? take16(in) % 5000 : 0;
+    s.total = s.first + s.count + (how & 2 ? take8(in) : 0) + (s.count == 0);
+    encode_stream(in, &s);
+    size_t capacity = room_left % (s.size + 2), size = 0;
+    uint8_t *chunk = room(capacity), *tables = tables_of(&s);
+    uint16_t *scratch = room((s.count + 32) * sizeof *scratch);
+    int32_t *out = room(s.count * sizeof *out);
+    tsr_encoder encoder = make_encoder(&s.opened, 0, s.opened.tables);
+    tsr_error error = tsr_rans_encode(&encoder, 0, s.opened.lanes, tables, s.values, s.count, chunk, capacity, scratch, &size);
+    REQUIRE(capacity >= s.size ? error == TSR_OK : error == TSR_TRUNCATED || capacity == 0);
+    if (error == TSR_OK) REQUIRE(size == s.size && memcmp(chunk, s.data, size) == 0);
+    REQUIRE(decode_stream(&s, slots, TSR_BLOCK, out) == TSR_OK);
+    REQUIRE(memcmp(out, s.values, s.count * sizeof *out) == 0);
+    drop_encoder(&encoder);
+    drop_stream(&s);
+    free(chunk);
+    free(tables);
+    free(scratch);
+    free(out);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -84,6 +115,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint32_t how = take8(&in);
     if (how < 0x30) {
         arbitrary_table(&in);
+        return 0;
+    }
+    if (how >= 0xA0) {
+        encode_classed(&in);
         return 0;
     }
     size_t start = how & 1 ? take8(&in) : 0, less = how & 2 ? take16(&in) : 0;

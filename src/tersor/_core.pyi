@@ -13,12 +13,22 @@ LEAF: int
 class StreamError(ValueError): ...
 
 def hash(data: Bytes, seed: int = 0) -> int: ...
-def check_prelude(data: Bytes) -> None: ...
-def decode_integers(prelude: Bytes | None, type: int, data: Bytes, count: int) -> npt.NDArray[np.int32]: ...
+
+class Prelude:
+    def __init__(self, data: Bytes, count: int | None = None, adaptive: bool = False) -> None: ...
+    @property
+    def lanes(self) -> int: ...
+
+def decode_integers(
+    prelude: Prelude | None, type: int, data: Bytes, count: int, first: int = 0, simd: int = 2
+) -> npt.NDArray[np.int32]: ...
+def decode_bytes(
+    out: npt.NDArray[np.uint8], prelude: Prelude | None, type: int, data: Bytes, first: int = 0
+) -> None: ...
 def decode_uniform(
     out: npt.NDArray[np.uint8],
     type: int,
-    prelude: Bytes | None,
+    prelude: Prelude | None,
     level_type: int,
     data: Bytes,
     count: int,
@@ -28,22 +38,117 @@ def decode_uniform(
     first: int,
     offset: float,
     low_bits: int = 0,
-    low_prelude: Bytes | None = None,
+    low_prelude: Prelude | None = None,
     low_data: Bytes | None = None,
+    column_steps: npt.NDArray[np.float32] | None = None,
+    values: npt.NDArray[np.float32] | None = None,
+    trellis: bool = False,
+    rows: int = 0,
 ) -> npt.NDArray[np.uint64]: ...
 def decode_planes(
     out: npt.NDArray[np.uint8],
-    preludes: Sequence[Bytes | None],
+    preludes: Sequence[Prelude | None],
     data: Sequence[Bytes],
+    first: int,
     count: int,
     width: int,
     rotate: bool,
 ) -> npt.NDArray[np.uint64]: ...
 def histogram(values: npt.NDArray[np.int32]) -> tuple[int, npt.NDArray[np.uint64]]: ...
 def round_table(counts: npt.NDArray[np.uint64], precision: int) -> npt.NDArray[np.uint16] | None: ...
-def write_prelude(lanes_log2: int, tables: Sequence[tuple[int, int, npt.NDArray[np.uint16]]]) -> bytes: ...
-def encode_chunk(values: npt.NDArray[np.int32], prelude: Bytes, table_index: int) -> bytes: ...
+def write_tables(head: Bytes, tables: Sequence[tuple[int, int, npt.NDArray[np.uint16]]]) -> bytes: ...
+def encode_chunk(values: npt.NDArray[np.int32], prelude: Prelude, table: int = 0, first: int = 0) -> bytes: ...
+def magnitudes(
+    values: npt.NDArray[np.int32], first: int, rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]
+) -> None: ...
+def class_histogram(
+    values: npt.NDArray[np.int32],
+    first: int,
+    rows: npt.NDArray[np.uint8],
+    columns: npt.NDArray[np.uint8],
+    lowest: int,
+    span: int,
+    counts: npt.NDArray[np.uint64],
+) -> int: ...
+def class_costs(
+    values: npt.NDArray[np.int32],
+    first: int,
+    side: int,
+    other: npt.NDArray[np.uint8],
+    by_row: bool,
+    lowest: int,
+    bits: npt.NDArray[np.float32],
+    tables: int,
+    costs: npt.NDArray[np.float32],
+) -> None: ...
 def split_planes(data: Bytes, stored: int, width: int, rotate: bool) -> npt.NDArray[np.uint8]: ...
 def quantize(
     weights: npt.NDArray[np.float32], step: float, bits: npt.NDArray[np.float32], levels: npt.NDArray[np.int32]
+) -> None: ...
+
+# coder adaptive
+def encode_adaptive(values: npt.NDArray[np.int32], prelude: Bytes, first: int) -> bytes: ...
+
+# feedback.h
+def feedback_round(
+    residual: npt.NDArray[np.float32],
+    factor: npt.NDArray[np.float32],
+    row_step: npt.NDArray[np.float32],
+    column_step: npt.NDArray[np.float32],
+    row_weight: npt.NDArray[np.float32],
+    row_class: npt.NDArray[np.uint8],
+    column_class: npt.NDArray[np.uint8],
+    bits: npt.NDArray[np.float32],
+    quadratic: float,
+    levels: npt.NDArray[np.int32],
+) -> None: ...
+def feedback_count(
+    levels: npt.NDArray[np.int32],
+    row_class: npt.NDArray[np.uint8],
+    column_class: npt.NDArray[np.uint8],
+    counts: npt.NDArray[np.uint64],
+) -> None: ...
+def soft_count(
+    codes: npt.NDArray[np.float32], kernel: int, delta: float, lowest: int, bins: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
+def soft_count_gradient(
+    codes: npt.NDArray[np.float32],
+    kernel: int,
+    delta: float,
+    lowest: int,
+    bins: int,
+    edge: npt.NDArray[np.float64],
+    bin: npt.NDArray[np.float64],
+    scale: float,
+    gradient: npt.NDArray[np.float32],
+) -> None: ...
+def joint(
+    weights: npt.NDArray[np.float32],
+    step: float,
+    threshold: float,
+    codes: npt.NDArray[np.float32],
+    rebuilt: npt.NDArray[np.float32],
+) -> None: ...
+def joint_gradient(
+    codes: npt.NDArray[np.float32],
+    step: float,
+    threshold: float,
+    by_rebuilt: npt.NDArray[np.float32],
+    by_code: npt.NDArray[np.float32],
+    gradient: npt.NDArray[np.float32],
+) -> tuple[float, float]: ...
+
+# trellis.h
+def trellis_round(
+    target: npt.NDArray[np.float32],
+    weight: npt.NDArray[np.float32],
+    fold: npt.NDArray[np.float32],
+    row_class: npt.NDArray[np.uint8],
+    column_class: int,
+    bits: npt.NDArray[np.float32],
+    first: int,
+    row_length: int,
+    chunk: int,
+    levels: npt.NDArray[np.int32],
+    values: npt.NDArray[np.int32],
 ) -> None: ...

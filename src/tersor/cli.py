@@ -33,6 +33,19 @@ class _Size(click.ParamType[int]):
             self.fail(f"{value!r} is not a size; examples: 5MB, 4.5MiB, 300000", param, ctx)
 
 
+class _Share(click.ParamType[float]):
+    """A share: 0.5% or 0.005."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip()
+        try:
+            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            self.fail(f"{value!r} is not a share; examples: 0.5%, 0.005", param, ctx)
+
+
 def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options for every field of `Limits`, under its own name."""
     for field in reversed(dataclasses.fields(Limits)):
@@ -60,7 +73,23 @@ def cli() -> None:
 @click.option("--size", type=_Size(), help="bytes of the whole file, e.g. 5MB")
 @click.option("--bits", type=float, help="bits of the whole file per weight, e.g. 2.5")
 @click.option("--lossless", is_flag=True, help="keep every bit")
-@click.option("--method", "method_name", default="nearest", show_default=True, help="see `tersor methods`")
+@click.option("--max-divergence", type=float, help="the smallest file whose outputs are no farther from the "
+              "original's, on the inputs of --eval or else on held-out ones of --calibration")  # fmt: skip
+@click.option("--max-drop", type=_Share(), help="the smallest file that loses no more of the metric of --eval, "
+              "e.g. 0.5%")  # fmt: skip
+@click.option("--recipe", type=click.Choice(["fast", "balanced", "best", "l2-paper"]), help="fast needs no data; "
+              "balanced, the default where there is calibration data, learns from it; best adds gradients")  # fmt: skip
+@click.option("--calibration", metavar="DATA", help="unlabelled inputs: a folder of images, a text file, or "
+              "python:MODULE:FUNCTION")  # fmt: skip
+@click.option(
+    "--calibration-count", type=click.IntRange(1), default=512, show_default=True, help="inputs to learn from"
+)
+@click.option("--eval", "evaluation", metavar="DATA", help="measure the finished file on other inputs, or by "
+              "python:MODULE:FUNCTION, which returns a number for a module")  # fmt: skip
+@click.option("--weights", type=click.Path(), help="file with the state dict of a python: or timm: source")
+@click.option("--device", help="where the model runs, e.g. cuda")
+@click.option("--seed", type=int, default=0, show_default=True, help="fixes which inputs are held out, and all draws")
+@click.option("--method", "method_name", help="instead of a recipe's; see `tersor methods`")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="a setting of the method; repeatable")
 @click.option("--nonfinite", type=click.Choice(["keep", "fail"]), default="keep", show_default=True,
               help="tensors with NaN or infinite weights: keep them bit for bit, or stop")  # fmt: skip
@@ -72,19 +101,29 @@ def cli() -> None:
 def compress(
     source: str,
     output: Path,
-    method_name: str,
+    method_name: str | None,
     settings: tuple[str, ...],
     as_json: bool,
     force: bool,
     **options: Any,
 ) -> None:
-    """Compress SOURCE (.safetensors, .pt, .pth, .bin, or a model folder) into one file of the asked size."""
-    if sum(options[name] is not None for name in ("ratio", "size", "bits")) + options["lossless"] != 1:
-        raise click.UsageError("give exactly one of --ratio, --size, --bits and --lossless")
+    """Compress SOURCE (.safetensors, .pt, .pth, .bin, a model folder, timm:NAME or python:MODULE:FACTORY) into one file
+    of the asked size."""
+    goals = ("ratio", "size", "bits", "max_divergence", "max_drop")
+    if sum(options[name] is not None for name in goals) + options["lossless"] != 1:
+        raise click.UsageError(
+            "give exactly one of --ratio, --size, --bits, --lossless, --max-divergence and --max-drop"
+        )
+    if method_name and options["recipe"]:
+        raise click.UsageError("give a recipe or a method")
     from tersor.engine import compress as run
     from tersor.methods import parse_method
     from tersor.report import text
 
+    if method_name is None:
+        balanced = options["recipe"] == "balanced" or (options["recipe"] is None and options["calibration"])
+        method_name = "second_order" if balanced else "nearest"
+    del options["recipe"]
     with text.progress(quiet=as_json) as progress:
         report = run(
             source,
@@ -186,6 +225,6 @@ def main(arguments: list[str] | None = None) -> None:
     except TersorError as error:
         sys.exit(f"tersor: {error}")
     except MemoryError:
-        sys.exit("tersor: out of memory: use fewer --workers")
+        sys.exit("tersor: out of memory: free some, or compress with fewer --workers")
     except BrokenPipeError:
         sys.exit(1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tersor.coders import EncodedStream, chunk_input
+from tersor import _core
+from tersor.coders import EncodedStream, chunk_data, open_prelude
 from tersor.format.dtypes import Bytes
 from tersor.format.layout import digest_of
 from tersor.format.manifest import Entry, Step
@@ -48,9 +49,14 @@ class Encoded:
     """A tensor as it will stand in the file, and what its decoded weights lost."""
 
     entry: Entry
-    pieces: tuple[bytes, ...]
+    streams: tuple[EncodedStream, ...]
     distortion: Distortion = field(default_factory=Distortion)
     finite: bool = True  # False: there are NaN or infinite weights, kept bit for bit
+
+    @property
+    def pieces(self) -> Iterator[bytes]:
+        """All pieces in the order of the file."""
+        return chain.from_iterable(stream.pieces for stream in self.streams)
 
     @property
     def nbytes(self) -> int:
@@ -81,12 +87,7 @@ def seal(
             distortion += measure(start, out)
     digest = digest_of(np.concatenate(leaves) if leaves else np.zeros(0, np.uint64), draft.words)
     entry = Entry(name, dtype, shape, digest, (step,))
-    return Encoded(entry, tuple(_pieces(streams)), distortion)
-
-
-def _pieces(streams: list[EncodedStream]) -> Iterator[bytes]:
-    for stream in streams:
-        yield from stream.pieces
+    return Encoded(entry, tuple(streams), distortion)
 
 
 class _MemoryInputs:
@@ -96,8 +97,15 @@ class _MemoryInputs:
         self.where = f"tensor {name!r}"
         self._step = step
         self._streams = streams
+        self._preludes: dict[int, _core.Prelude | None] = {}
+
+    def prelude(self, stream: int) -> _core.Prelude | None:
+        if stream not in self._preludes:
+            record = self._step.streams[stream]
+            self._preludes[stream] = open_prelude(record, self._streams[stream].pieces[0]) if record.preludes else None
+        return self._preludes[stream]
 
     def chunk(self, stream: int, chunk: int) -> Chunk:
         record, pieces = self._step.streams[stream], self._streams[stream].pieces
-        prelude = pieces[0] if record.preludes else b""
-        return Chunk(*chunk_input(record, chunk, prelude, pieces[record.preludes + chunk], self.where))
+        data = chunk_data(record, chunk, pieces[record.preludes + chunk], self.where)
+        return Chunk(self.prelude(stream), data)

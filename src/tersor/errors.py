@@ -49,3 +49,7 @@ class UnsupportedError(FormatError):
 
 class LimitError(FormatError):
     """A file that asks for more than the caller's `Limits` allow."""
+
+
+class CalibrationError(TersorError):
+    """Samples that a model cannot run on, or runs on without learning anything from them."""

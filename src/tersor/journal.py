@@ -2,25 +2,28 @@
 
 Every finished unit is one file, named by what it depends on and written atomically; every measured size is one line
 of a log. A run that resumes finds them and goes on. The folder belongs to one job (source, recipe, budget, version);
-another job never reads it.
+another job never reads it, and no two processes work in it at the same time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 from tersor.encoded import Distortion, Encoded
 from tersor.errors import FormatError, OutputError
 from tersor.format.layout import checksum
 from tersor.format.limits import Limits
 from tersor.format.manifest import Entry, Manifest
-from tersor.format.writer import explain
+from tersor.format.writer import explain, lock
 
 _HEAD = struct.Struct("<QQdd?")
 
@@ -58,20 +61,53 @@ class StoredUnit:
 
 
 class Journal:
-    """The work folder beside an output; see the module's description."""
+    """The work folder beside an output; see the module's description. Closed, or left by its process, it stays."""
 
     def __init__(self, output: Path, job: str, *, resume: bool) -> None:
         self.folder = output.with_name(f".{output.name}.journal")
         self._units = self.folder / "units"
         self._sizes = self.folder / "sizes.jsonl"
+        self.learned = self.folder / "learned.npz"
+        """What calibration learned, for the recipe to write and read."""
+        self._handle: int | None = None
         try:
-            if self.folder.exists() and not (resume and self._job() == job):
-                shutil.rmtree(self.folder)
-            self.folder.mkdir(exist_ok=True)
+            self._hold()
+            if not (resume and self._job() == job):
+                if self._units.exists():
+                    shutil.rmtree(self._units)
+                self._sizes.unlink(missing_ok=True)
+                self.learned.unlink(missing_ok=True)
+                (self.folder / "job").write_text(job)
             self._units.mkdir(exist_ok=True)
-            (self.folder / "job").write_text(job)
-        except OSError as error:
-            raise explain(error, self.folder) from error
+            for unfinished in self._units.glob("*.part"):
+                unfinished.unlink()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise explain(error, self.folder) from error
+            raise
+
+    def _hold(self) -> None:
+        """Make the folder and lock it, where the system can."""
+        while True:
+            self.folder.mkdir(exist_ok=True)
+            try:
+                self._handle = os.open(self.folder, os.O_RDONLY)
+                lock(self._handle)
+                if os.path.samestat(os.fstat(self._handle), self.folder.stat()):
+                    return
+                self.close()  # it was removed before it was locked
+            except BlockingIOError:
+                self.close()
+                raise OutputError(
+                    "another run is working on this output",
+                    where=str(self.folder),
+                    remedy="wait for it, or choose another name",
+                ) from None
+            except FileNotFoundError:
+                self.close()
+            except OSError:  # no locks here
+                return
 
     def _job(self) -> str:
         with contextlib.suppress(OSError):
@@ -96,7 +132,7 @@ class Journal:
         """Store a finished unit; it is there completely or not at all."""
         stored, size = Manifest((encoded.entry,)).pack()
         path = self._units / key
-        temporary = path.with_suffix(".part")
+        temporary = path.with_name(f"{key}.part")
         try:
             with temporary.open("wb") as file:
                 file.write(_HEAD.pack(len(stored), size, *encoded.distortion, encoded.finite))
@@ -107,20 +143,26 @@ class Journal:
             raise explain(error, path) from error
         return StoredUnit(encoded.entry, encoded.distortion, encoded.finite, path, _HEAD.size + len(stored))
 
-    def sizes(self) -> dict[float, int]:
-        """File sizes measured so far, by price."""
-        found: dict[float, int] = {}
+    def sizes(self, stage: str = "") -> dict[float, int]:
+        """File sizes measured so far in a stage of the work, by price."""
+        return {price: int(size) for price, size in self._noted("size", stage)}
+
+    def losses(self, stage: str = "") -> dict[float, float]:
+        """Losses of quality measured so far in a stage of the work, by price."""
+        return {price: float(loss) for price, loss in self._noted("loss", stage)}
+
+    def _noted(self, what: str, stage: str) -> Iterator[tuple[float, Any]]:
         with contextlib.suppress(OSError, ValueError, KeyError):
             for line in self._sizes.read_text().splitlines():
                 record = json.loads(line)
-                found[float(record["price"])] = int(record["size"])
-        return found
+                if record["stage"] == stage and record[what] is not None:
+                    yield float(record["price"]), record[what]
 
-    def note_size(self, price: float, size: int) -> None:
-        """Remember a measured size."""
+    def note_size(self, price: float, size: int, stage: str = "", loss: float | None = None) -> None:
+        """Remember a measured size, and the loss of quality if that was measured as well."""
         try:
             with self._sizes.open("a") as file:
-                file.write(json.dumps({"price": price, "size": size}) + "\n")
+                file.write(json.dumps({"stage": stage, "price": price, "size": size, "loss": loss}) + "\n")
         except OSError as error:
             raise explain(error, self._sizes) from error
 
@@ -133,3 +175,18 @@ class Journal:
     def remove(self) -> None:
         """The job is done: delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let others work in the folder."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

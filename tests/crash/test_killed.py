@@ -25,7 +25,7 @@ COMPRESS = textwrap.dedent(
     """
     import os, signal, sys
     import tersor
-    from tersor import engine
+    from tersor import job
     from tersor.journal import Journal
 
     source, output, log, where, number, resume = sys.argv[1:]
@@ -60,7 +60,7 @@ COMPRESS = textwrap.dedent(
 
     Journal.put = logged_put
     watch(Journal, "note_size", before="size measured", after="size noted")
-    watch(engine, "write", before="writing", after="written")
+    watch(job, "write", before="writing", after="written")
     watch(os, "fsync", before="fsync")
     tersor.compress(
         source, output, ratio=9, workers=1, resume=resume == "resume",

@@ -30,7 +30,7 @@ Build = Callable[[str], Path]
 
 def _compile(compiler: str, flags: list[str], folder: Path) -> Path:
     """One program of all targets, driven by fuzz/standalone.c."""
-    sources = [(CORE / f"{part}.c", []) for part in ("hash", "rans", "decode", "encode")]
+    sources = [(path, []) for path in sorted(CORE.glob("*.c"))]
     sources += [(FUZZ / f"{part}.c", ["-O1"]) for part in ("builder", "standalone")]
     sources += [(FUZZ / "targets" / f"{t}.c", ["-O1", f"-DLLVMFuzzerTestOneInput=fuzz_{t}"]) for t in TARGETS]
     jobs = []

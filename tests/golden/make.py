@@ -21,7 +21,10 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+import golden2d  # noqa: E402
+import golden_adaptive  # noqa: E402
 import handmade as hm  # noqa: E402
+import handmade2d as h2  # noqa: E402
 
 FILES = HERE / "files"
 EXPECTED = HERE / "expected.json"
@@ -464,13 +467,24 @@ def container_files() -> Made:
     )
 
 
+def newer_files() -> Made:
+    """What format 1.1 added."""
+    for group in (golden2d.coder_items, golden2d.op_items, golden_adaptive.items):
+        for name, items in group():
+            yield name, partial(_newer, items)
+
+
+def _newer(items: Callable[[], list[hm.Item]]) -> Contents:
+    return pack(*items(), minor=1)
+
+
 def written_files() -> Made:
-    """What the package's own writer made when its version 1.0 was new."""
+    """What the package's own writer made when its versions 1.0 and 1.1 were new."""
     from tersor.coders import Symbols
     from tersor.encoded import seal
     from tersor.format.manifest import Entry, Manifest
     from tersor.format.writer import write
-    from tersor.ops import raw, uniform
+    from tersor.ops import raw, uniform, uniform2d
 
     def save(parts: list[Any], ties: dict[str, int] | None = None) -> bytes:
         entries = [part.entry for part in parts]
@@ -516,10 +530,34 @@ def written_files() -> Made:
         name = f"written-uniform-{k}-{dtype.lower()}"
         yield name, partial(written_uniform, dtype, shape, low, steps, spread)
 
+    def written_scaled(op: str, dtype: str, shape: tuple[int, int], steps: int, columns: int) -> Contents:
+        spread = 1.5 ** (np.arange(shape[0])[:, None] % 6) * 1.3 ** (np.arange(shape[1]) % 4)
+        levels = np.clip(np.rint(bell(shape[0] * shape[1], 1000, steps).reshape(shape) * spread / 1000), -300, 300)
+        rows, places = np.arange(shape[0]) % steps, np.arange(shape[1]) % columns
+        palettes = [(0.01 * 1.1 ** np.arange(n)).astype(np.float32) for n in (steps, columns)]
+        values = (np.arange(1, 301) ** 1.2).astype(np.float32) if op == "companded" else None
+        scales = uniform2d.Scales.of(palettes[0][rows], palettes[1][places])
+        symbols = Symbols.of(levels.astype(np.int32), row_length=shape[1])
+        step, streams = uniform2d.encode_step(
+            symbols, "i16", scales, offset=0.0625, values=values, trellis=op == "trellis"
+        )
+        tensor = h2.scaled_tensor(
+            "w", dtype, levels, palettes[0].tolist(), palettes[1].tolist(), op=op, rows=rows.tolist(),
+            places=places.tolist(), offset=0.0625, values=values.tolist() if values is not None else (),
+        )  # fmt: skip
+        return save([seal("w", dtype, shape, step, streams)]), expected([tensor])
+
+    for op, dtype, shape, steps, columns in (
+        ("uniform2d", "F32", (90, 140), 1, 1), ("uniform2d", "BF16", (60, 75), 5, 9),
+        ("companded", "F16", (70, 80), 3, 1), ("trellis", "BF16", (64, 96), 1, 4),
+        ("uniform2d", "F64", (700, 100), 1, 2),
+    ):  # fmt: skip
+        yield f"written-{op}-{dtype.lower()}", partial(written_scaled, op, dtype, shape, steps, columns)
+
 
 def all_files() -> Made:
     """Every golden file by name, and what makes it."""
-    for group in (raw_files, coder_files, uniform_files, container_files, written_files):
+    for group in (raw_files, coder_files, uniform_files, container_files, newer_files, written_files):
         yield from group()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from typing import Any
 
 import pytest
 from helpers import ROOT
@@ -98,7 +99,7 @@ def test_states_of_the_decoder() -> None:
     """The table of section 10.3, row by row, with the formulas of section 6.3."""
     fields = {text: data for data, text in rows("10.3")}
     chunk = fields["second piece: the chunk"]
-    _, tables = reference.read_prelude(fields["first piece: the prelude"])
+    _, tables, *_ = reference.read_prelude(fields["first piece: the prelude"])
     ((precision, lowest, frequencies),) = tables
     state, words = struct.unpack_from("<I", chunk, 4)[0], list(struct.unpack("<H", chunk[8:]))
     steps = re.findall(
@@ -114,3 +115,56 @@ def test_states_of_the_decoder() -> None:
             state = state << 16 | words.pop(0)
         assert int(after, 16) == state
     assert state == 1 << 16 and not words
+
+
+def bits_of_tables(number: str) -> str:
+    """What the text writes the tables as, without what it says about them."""
+    lines = re.findall(r"```\n((?:[01 ]{3,}.*\n)+)```", PARTS[number])[0].splitlines()
+    return "".join("".join(re.findall(r"(?<![^ ])[01]+(?= |$)", line.split("  ")[0])) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("number", "names", "start"),
+    [("10.3", ("first piece: the prelude",), 2), ("10.4", ("five tables", "the same, to the last"), 0)],
+)
+def test_bits_of_the_tables(number: str, names: tuple[str, ...], start: int) -> None:
+    fields = {text: data for data, text in rows(number)}
+    data = b"".join(fields[name] for name in names)[start:]
+    assert bits_of_tables(number) == "".join(str(byte >> k & 1) for byte in data for k in range(8))
+
+
+def prelude_with_classes() -> Any:
+    """Of section 10.4, where it stands in the file."""
+    fields = [data for data, _ in rows("10.4")]
+    first = next(k for k, (_, text) in enumerate(rows("10.4")) if text.startswith("first piece"))
+    return reference.read_prelude(b"".join(fields[first:-2]), 6)
+
+
+def test_classes_of_rows_and_columns() -> None:
+    """The first table of section 10.4."""
+    prelude = prelude_with_classes()
+    found = re.findall(r"^\| (rows|columns) \| (\d) \|.*\| (\d) \| `\w+` \|$", PARTS["10.4"], re.MULTILINE)
+    assert [int(k) for side, _, k in found if side == "rows"] == prelude.rows == [1, 0]
+    assert [int(k) for side, _, k in found if side == "columns"] == prelude.columns == [0, 0, 1]
+
+
+def test_states_with_tables_by_row_and_column() -> None:
+    """The second table of section 10.4, with the formulas of section 6.3."""
+    prelude = prelude_with_classes()
+    chunk = {text: data for data, text in rows("10.4")}["second piece: the chunk"]
+    state = struct.unpack_from("<I", chunk, 2)[0]
+    steps = re.findall(
+        r"^\| (\d) \| (\d) \| (\d) \| (\d) \+ (\d) \| `(\w{8})` \| (\d+) \| (\d) \| (-?\d) \| `(\w{8})` \|$",
+        PARTS["10.4"], re.MULTILINE,
+    )  # fmt: skip
+    assert len(steps) == 6
+    for i, (index, row, column, *parts, before, slot, symbol, value, after) in enumerate(steps):
+        assert (int(index), (int(row), int(column))) == (i, divmod(i, 3))
+        assert [int(part) for part in parts] == [prelude.rows[i // 3], prelude.columns[i % 3]]
+        precision, lowest, frequencies = prelude.tables[sum(map(int, parts))]
+        k, offset = int(symbol), int(slot) - sum(frequencies[: int(symbol)])
+        assert (int(before, 16), int(slot)) == (state, state % (1 << precision))
+        assert 0 <= offset < frequencies[k] and int(value) == lowest + k
+        state = frequencies[k] * (state >> precision) + offset
+        assert int(after, 16) == state >= 1 << 16
+    assert state == 1 << 16 and len(chunk) == 6

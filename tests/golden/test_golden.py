@@ -85,8 +85,16 @@ def test_every_corner_of_the_format_is_there() -> None:
                         seen["offset", float(np.sign(offset))] += 1
                         seen["low", step.parameters["low"]] += 1
                         seen["steps", len(step.parameters["steps"]) // 4] += 1
+                    if "columns" in step.parameters:
+                        sizes = [len(step.parameters[name]) // 4 for name in ("steps", "columns")]
+                        seen["scales", step.op, *(min(n, 2) for n in sizes)] += 1
+                        seen["scales of", max(sizes)] += 1
+                        seen[step.op, "rank", len(entry.shape)] += 1
+                        seen[step.op, "chunks", min(2, step.streams[0].chunks)] += 1
+                        seen["values", len(step.parameters.get("values", b"")) // 4] += 1
                     for stream in step.streams:
                         seen[stream.coder, stream.type] += 1
+                        seen[stream.coder, "chunks", stream.chunks] += 1
                         seen["count", stream.count] += 1
                         seen["chunks", stream.chunks] += 1
                         seen["chunk", stream.chunk] += 1
@@ -96,6 +104,16 @@ def test_every_corner_of_the_format_is_there() -> None:
                 seen["alphabet", len(frequencies)] += 1
                 seen["lowest", lowest] += 1
                 seen["whole", max(frequencies) == 1 << precision] += 1
+            for stream, prelude in _preludes(data_of(name)):
+                tables, rows, columns = prelude.tables, prelude.rows, prelude.columns
+                precision = tables[0][0]
+                span = max(low + len(f) for _, low, f in tables) - min(low for _, low, _ in tables)
+                seen["classed", prelude.lanes, precision] += 1
+                seen["packed", precision, span <= 1 << 32 - 2 * precision] += 1
+                seen["tables", len(tables)] += 1
+                seen["sides", min(len(rows), 2), min(len(columns), 2)] += 1
+                seen["last row is short", stream.length % len(columns) > 0] += 1
+                seen["classes", min(max(rows), 1), min(max(columns), 1)] += 1
     wanted: list[Any] = [("raw", dtype, planes) for dtype, width in WORDS.items() for planes in range(width + 1)]
     wanted += [("uniform", dtype, None) for dtype in ("F32", "F16", "BF16", "F64")]
     wanted += [("coding", lanes, precision) for lanes in (1, 2, 4, 8, 16, 32) for precision in range(8, 16)]
@@ -105,6 +123,17 @@ def test_every_corner_of_the_format_is_there() -> None:
     wanted += [("count", n) for n in (0, 1, 31, 32, 33, 65535, 65536)] + [("chunks", n) for n in (0, 1, 2, 3)]
     wanted += [("chunk", n) for n in (65536, 131072, 2**20)] + [("alphabet", n) for n in (1, 2, 255, 256, 4096)]
     wanted += [("lowest", n) for n in (-(2**30), 2**30)] + [("minor", 7), ("tie", True), ("whole", True)]
+    ops = ("uniform2d", "companded", "trellis")
+    wanted += [(op, dtype, None) for op in ops for dtype in ("F32", "F16", "BF16", "F64")]
+    wanted += [("scales", op, k, m) for op in ops for k in (1, 2) for m in (1, 2)] + [("scales of", 256)]
+    wanted += [(op, "rank", n) for op in ops for n in range(1, 6)] + [(op, "chunks", n) for op in ops for n in (1, 2)]
+    wanted += [("values", n) for n in (1, 4096)] + [("rans2d", kind) for kind in ("u8", "i8", "i16", "i32")]
+    wanted += [("classed", lanes, precision) for lanes in (1, 2, 4, 8, 16, 32) for precision in range(8, 14)]
+    wanted += [("packed", n, fits) for n in (8, 11, 12, 13) for fits in (False, True)]
+    wanted += [("tables", n) for n in (1, 2, 64)] + [("rans2d", "chunks", n) for n in (1, 2, 3)]
+    wanted += [("sides", r, c) for r in (1, 2) for c in (1, 2)] + [("classes", r, c) for r in (0, 1) for c in (0, 1)]
+    wanted += [("adaptive", kind) for kind in ("u8", "i8", "i16", "i32")] + [("adaptive", "chunks", 2)]
+    wanted += [("last row is short", True), ("minor", 1)]
     assert [corner for corner in wanted if not seen[corner]] == []
 
 
@@ -114,6 +143,15 @@ def _tables(data: bytes) -> Any:
             continue
         for stream in tensor.streams:
             if stream.coder == "rans" and stream.length:
-                lanes, tables = reference.read_prelude(data[stream.start : stream.start + stream.sizes[0]])
+                lanes, tables, *_ = reference.read_prelude(data[stream.start : stream.start + stream.sizes[0]])
                 for table in tables:
                     yield stream, lanes, table
+
+
+def _preludes(data: bytes) -> Any:
+    """Of the coder with tables by row and column."""
+    for name, tensor in reference.read_manifest(data):
+        for stream in tensor.streams if name == tensor.name else ():
+            if stream.coder == "rans2d":
+                piece = data[stream.start : stream.start + stream.sizes[0]]
+                yield stream, reference.read_prelude(piece, stream.length)

@@ -22,6 +22,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import handmade as hm  # noqa: E402
+import malformed2d  # noqa: E402
+import malformed_adaptive  # noqa: E402
 
 FILES = HERE / "files"
 EXPECTED = HERE / "expected.json"
@@ -223,14 +225,21 @@ def schema_files() -> Made:
         hm.assemble(hm.with_stream(none, 0, coder="rans", pieces=(b"\0\1",))),
     )
     yield "pieces-count-claims-2-62", "bad_pieces", put(2**62, *STREAM, 2)
+    most = 12 * 5 + 1024  # 12 symbols of i8
+    chunk = RANS.streams[0].pieces[1]
+    too_large = hm.with_piece(RANS, 0, 1, chunk + bytes(most + 1 - len(chunk)))
+    yield "pieces-chunk-one-byte-too-large", "bad_pieces", hm.assemble(too_large)
+    yield "pieces-chunk-of-a-gigabyte", "bad_pieces", put([2**30], *STREAM, 4)
+    long_prelude = put([2**21 + 1, len(chunk)], *STREAM, 4, items=(RANS,))
+    yield "pieces-prelude-over-2-21", "bad_pieces", long_prelude
     yield "stream-type-unknown", "bad_stream_type", put("u16", *STREAM, 1)
     yield "stream-type-of-raw", "bad_stream_type", put("i8", *STREAM, 1)
     yield "stream-type-of-low-parts", "bad_stream_type", hm.assemble(hm.with_stream(ROWS, 1, type="i8"))
     yield "stream-type-of-rows", "bad_stream_type", hm.assemble(hm.with_stream(ROWS, 2, type="i8"))
     yield "sizes-one-less", "sizes", put([3], *STREAM, 4)
     yield "sizes-one-more", "sizes", put([5], *STREAM, 4)
-    yield "sizes-2-62", "sizes", put([2**62], *STREAM, 4)
-    yield "sizes-2-64", "sizes", put([2**64 - 1], *STREAM, 4)
+    yield "sizes-2-62", "bad_pieces", put([2**62], *STREAM, 4)
+    yield "sizes-2-64", "bad_pieces", put([2**64 - 1], *STREAM, 4)
     yield "sizes-data-of-nobody", "sizes", hm.file(hm.cbor.encode(hm.manifest([BYTES])), b"abcdefgh")
 
 
@@ -471,6 +480,10 @@ def limit_files() -> Made:
     yield "limit-manifest-claims-2-64", "limit", hm.assemble(BYTES, inflated=2**64 - 1)
     numbers = hm.cbor.encode({"needs": [], "meta": {"n": [0] * (20 << 20)}, "tensors": []})
     yield "limit-manifest-of-20-million-numbers", "limit", hm.file(numbers)
+    many = hm.assemble(BYTES, meta={"n": [0] * 40_000})
+    yield "limit-manifest-of-40-thousand-numbers", "limit", (many, "")
+    nested = hm.assemble(BYTES, meta={"n": [[]] * 40_000})
+    yield "limit-manifest-of-40-thousand-arrays", "limit", (nested, "")
     zeros = hm.cbor.encode({"needs": [], "meta": {"n": bytes(50 << 20)}, "tensors": []})
     yield "limit-manifest-of-50-megabytes", "limit", hm.file(zeros)
     chunk, table = hm.rans_chunk([], hm.Table(), 1), hm.prelude([hm.Table()], 1)
@@ -494,7 +507,16 @@ def limit_files() -> Made:
 
 def all_files() -> Made:
     """Every malformed file: name, code, bytes."""
-    for group in (header_files, encoding_files, schema_files, op_files, stream_files, limit_files):
+    for group in (
+        header_files,
+        encoding_files,
+        schema_files,
+        op_files,
+        stream_files,
+        limit_files,
+        malformed2d.all_files,
+        malformed_adaptive.all_files,
+    ):
         yield from group()
 
 

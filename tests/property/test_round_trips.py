@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 import tersor
 from tersor import _core
-from tersor.coders import CORE_TYPES, Symbols, chunk_input, encode, integer_type, rans
+from tersor.coders import CORE_TYPES, Symbols, chunk_data, encode, integer_type, open_prelude, rans
 from tersor.errors import BudgetError
 from tersor.format import cbor
 from tersor.format.layout import chunk_counts
@@ -129,11 +130,11 @@ def test_streams_of_arbitrary_integers(values: list[int]) -> None:
     kind = integer_type(int(array.min()), int(array.max())) if array.size else "i8"
     encoded = encode(Symbols.of(array), kind)
     stream = encoded.stream
-    prelude = encoded.pieces[0] if stream.preludes else b""
+    head = open_prelude(stream, encoded.pieces[0]) if stream.preludes else None
     parts = [np.zeros(0, np.int32)]
     for k, count in enumerate(chunk_counts(stream.count, stream.chunk)):
-        head, data = chunk_input(stream, k, prelude, encoded.pieces[stream.preludes + k], "here")
-        parts.append(_core.decode_integers(head, CORE_TYPES[kind], data, count))
+        data = chunk_data(stream, k, encoded.pieces[stream.preludes + k], "here")
+        parts.append(_core.decode_integers(head, CORE_TYPES[kind], data, count, k * stream.chunk))
     assert np.array_equal(np.concatenate(parts), array)
 
 
@@ -141,7 +142,7 @@ def test_streams_of_arbitrary_integers(values: list[int]) -> None:
 def test_rans_alone(values: list[int], lanes: int) -> None:
     array = np.array(values, np.int64).astype(np.int32)
     table = rans.fit(rans.Histogram.of(array))
-    prelude = np.frombuffer(rans.prelude([table], lanes), np.uint8)
+    prelude = _core.Prelude(np.frombuffer(rans.prelude([table], lanes), np.uint8))
     chunk = np.frombuffer(_core.encode_chunk(array, prelude, 0), np.uint8)
     assert np.array_equal(_core.decode_integers(prelude, CORE_TYPES["i32"], chunk, array.size), array)
 
@@ -160,9 +161,11 @@ def test_merged_histograms_count_what_they_list(parts: list[list[int]]) -> None:
 
 @given(st.binary(max_size=300), st.integers(1, 5))
 def test_damaged_chunks_never_crash(data: bytes, count: int) -> None:
-    prelude = np.frombuffer(_core.write_prelude(1, [(8, -1, np.array([16, 224, 16], np.uint16))]), np.uint8)
-    for head in (prelude, np.frombuffer(data, np.uint8), None):
+    table = rans.Table(8, -1, np.array([16, 224, 16], np.uint16))
+    bytes_of = partial(np.frombuffer, dtype=np.uint8)
+    for prelude in (rans.prelude([table], 2), data, None):
         try:
+            head = None if prelude is None else _core.Prelude(bytes_of(prelude))
             decoded = _core.decode_integers(head, 3, np.frombuffer(data, np.uint8), count)
         except _core.StreamError:
             continue

@@ -145,3 +145,12 @@ def test_float_bits_survive() -> None:
     for bits in (1, 1 << 63, 0x7FEFFFFFFFFFFFFF):
         data = b"\xfb" + struct.pack(">Q", bits)
         assert cbor.encode(cbor.decode(data)) == data
+
+
+def test_items_are_counted_before_they_are_built() -> None:
+    data = cbor.encode([[1, 2], {"a": [], "b": {}}])  # the root, its 2 items, 2 in the array, 4 in the map
+    assert cbor.decode(data, 9) == [[1, 2], {"a": [], "b": {}}]
+    for most in range(9):
+        with pytest.raises(cbor.TooManyItemsError) as caught:
+            cbor.decode(data, most)
+        assert most < caught.value.items <= 9

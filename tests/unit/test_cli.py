@@ -91,7 +91,8 @@ def test_json_of_the_others(run: Run, compressed: Compressed, model_file: Path) 
     compared = run("compare", model_file, path, "--json")
     assert compared.status == 1 and json.loads(compared.out)["identical"] is False
     methods = json.loads(run("methods", "--json").out)
-    assert [m["name"] for m in methods] == ["nearest"] and methods[0]["settings"]
+    names = ["nearest", "second_order", "gptq", "adaround", "calibtip", "trellis"]
+    assert [m["name"] for m in methods] == names and methods[0]["settings"]
 
 
 def test_methods_are_listed(run: Run) -> None:
@@ -134,6 +135,9 @@ def test_sizes(run: Run, model_file: Path, tmp_path: Path, text: str, size: int)
         ["compress", "MODEL", "-o", "OUT"],
         ["compress", "MODEL", "-o", "OUT", "--ratio", "4", "--size", "5MB"],
         ["compress", "MODEL", "-o", "OUT", "--ratio", "4", "--lossless"],
+        ["compress", "MODEL", "-o", "OUT", "--ratio", "4", "--max-drop", "1%"],
+        ["compress", "MODEL", "-o", "OUT", "--max-drop", "half%"],
+        ["compress", "MODEL", "-o", "OUT", "--max-divergence", "small"],
         ["compress", "MODEL", "-o", "OUT", "--ratio", "much"],
         ["compress", "MODEL", "-o", "OUT", "--size", "5 parsecs"],
         ["compress", "MODEL", "-o", "OUT", "--size", ""],

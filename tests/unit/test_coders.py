@@ -5,7 +5,18 @@ import numpy.typing as npt
 import pytest
 
 from tersor import _core
-from tersor.coders import CORE_TYPES, NUMPY, EncodedStream, Symbols, chunk_input, encode, integer_type, rans, zstd
+from tersor.coders import (
+    CORE_TYPES,
+    NUMPY,
+    EncodedStream,
+    Symbols,
+    chunk_data,
+    encode,
+    integer_type,
+    open_prelude,
+    rans,
+    zstd,
+)
 from tersor.errors import FormatError, UnsupportedError
 from tersor.format.layout import LEAF, chunk_counts
 from tersor.format.manifest import INTEGER_TYPES
@@ -14,11 +25,11 @@ from tersor.format.manifest import INTEGER_TYPES
 def decode(encoded: EncodedStream) -> npt.NDArray[np.int32]:
     """All symbols, by the spec's rule of pieces: tables first, then one piece a chunk."""
     stream, pieces = encoded.stream, encoded.pieces
-    prelude = pieces[0] if stream.preludes else b""
+    head = open_prelude(stream, pieces[0]) if stream.preludes else None
     parts = [np.zeros(0, np.int32)]
     for k, count in enumerate(chunk_counts(stream.count, stream.chunk)):
-        head, data = chunk_input(stream, k, prelude, pieces[stream.preludes + k], "here")
-        parts.append(_core.decode_integers(head, CORE_TYPES[stream.type], data, count))
+        data = chunk_data(stream, k, pieces[stream.preludes + k], "here")
+        parts.append(_core.decode_integers(head, CORE_TYPES[stream.type], data, count, k * stream.chunk))
     return np.concatenate(parts)
 
 
@@ -59,7 +70,7 @@ def test_the_smallest_coder_is_chosen(values: npt.NDArray[np.int32], kind: str, 
 
 def test_nothing_to_code() -> None:
     encoded = check(np.zeros(0, np.int32), "i8")
-    assert encoded.stream.coder == "raw" and encoded.pieces == ()
+    assert encoded.stream.coder == "raw" and len(encoded.pieces) == 0
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 100, LEAF - 1, LEAF, LEAF + 1, 3 * LEAF])

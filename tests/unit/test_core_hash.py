@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import ctypes
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xxhash
+from helpers import SOURCE
 
 from tersor import _core
 from tersor.format.layout import checksum, digest_of
@@ -16,6 +23,22 @@ LENGTHS = [*range(600), 1023, 1024, 1025, 1087, 1088, 1089, 2048, 2049, 4096 + 6
 def test_hash_is_xxh3(seed: int) -> None:
     wrong = [n for n in LENGTHS if _core.hash(DATA[:n], seed) != xxhash.xxh3_64_intdigest(DATA[:n], seed)]
     assert wrong == []
+
+
+@pytest.mark.parametrize("flags", [[], ["-DTSR_NARROW"], ["-DTSR_SCALAR"]], ids=["best", "narrow", "scalar"])
+def test_every_way_of_hashing_is_xxh3(tmp_path: Path, flags: list[str]) -> None:
+    """The core picks the widest vectors that the processor has; here each is built alone."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    library = tmp_path / "hash.so"
+    command = [compiler, "-O2", "-shared", "-fPIC", *flags, "-o", str(library), str(SOURCE / "core" / "hash.c")]
+    subprocess.run(command, check=True, capture_output=True)
+    function = ctypes.CDLL(str(library)).tsr_hash
+    function.restype, function.argtypes = ctypes.c_uint64, [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint64]
+    for seed in (0, 0x9E3779B97F4A7C15):
+        wrong = [n for n in LENGTHS if function(DATA[:n], n, seed) != xxhash.xxh3_64_intdigest(DATA[:n], seed)]
+        assert wrong == []
 
 
 def test_hash_of_unaligned_buffers() -> None:

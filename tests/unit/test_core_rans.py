@@ -14,19 +14,27 @@ LANES = [1, 2, 4, 8, 16, 32]
 COUNTS = [0, 1, 2, 31, 32, 33, 63, 2047, 2048, 2049, 4096 + 17, 65_536 + 5]
 
 
+def write_prelude(lanes_log2: int, tables: list[tuple[int, int, npt.NDArray[np.uint16]]]) -> bytes:
+    return _core.write_tables(buffer(bytes([lanes_log2, len(tables)])), tables)
+
+
+def opened(prelude: bytes) -> _core.Prelude:
+    return _core.Prelude(buffer(prelude))
+
+
 def buffer(data: bytes) -> npt.NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8)
 
 
 def prelude_of(lowest: int, frequencies: list[int], precision: int, lanes: int = 4) -> bytes:
-    return _core.write_prelude(lanes.bit_length() - 1, [(precision, lowest, np.array(frequencies, np.uint16))])
+    return write_prelude(lanes.bit_length() - 1, [(precision, lowest, np.array(frequencies, np.uint16))])
 
 
 def round_trip(values: Integers, prelude: bytes, kind: str = "i32", table: int = 0) -> int:
     """Check that the values come back; returns the size of the chunk."""
-    chunk = _core.encode_chunk(values, buffer(prelude), table)
+    chunk = _core.encode_chunk(values, opened(prelude), table)
     assert chunk[0] == table
-    decoded = _core.decode_integers(buffer(prelude), CORE_TYPES[kind], buffer(chunk), values.size)
+    decoded = _core.decode_integers(opened(prelude), CORE_TYPES[kind], buffer(chunk), values.size)
     assert decoded.dtype == np.int32 and np.array_equal(decoded, values)
     return len(chunk)
 
@@ -42,7 +50,7 @@ def test_every_lane_count_and_precision(lanes: int, precision: int) -> None:
     lowest, counts = _core.histogram(values)
     frequencies = _core.round_table(counts, precision)
     assert frequencies is not None
-    prelude = _core.write_prelude(lanes.bit_length() - 1, [(precision, lowest, frequencies)])
+    prelude = write_prelude(lanes.bit_length() - 1, [(precision, lowest, frequencies)])
     assert prelude[0] == lanes.bit_length() - 1 and prelude[1] == 1
     round_trip(values, prelude)
 
@@ -83,9 +91,9 @@ def test_a_chunk_of_patches_only() -> None:
 
 def test_patch_outside_the_stream_type_is_refused() -> None:
     prelude = prelude_of(0, [256], 8, 1)
-    chunk = _core.encode_chunk(np.array([0, 200, 0], np.int32), buffer(prelude), 0)
+    chunk = _core.encode_chunk(np.array([0, 200, 0], np.int32), opened(prelude), 0)
     with pytest.raises(_core.StreamError, match="range"):
-        _core.decode_integers(buffer(prelude), CORE_TYPES["i8"], buffer(chunk), 3)
+        _core.decode_integers(opened(prelude), CORE_TYPES["i8"], buffer(chunk), 3)
 
 
 def test_largest_alphabet() -> None:
@@ -93,7 +101,7 @@ def test_largest_alphabet() -> None:
     lowest, counts = _core.histogram(values)
     frequencies = _core.round_table(counts, 15)
     assert frequencies is not None and frequencies.size == 4096
-    round_trip(values, _core.write_prelude(5, [(15, lowest, frequencies)]), "i16")
+    round_trip(values, write_prelude(5, [(15, lowest, frequencies)]), "i16")
 
 
 def test_tables_far_from_zero() -> None:
@@ -103,7 +111,7 @@ def test_tables_far_from_zero() -> None:
 
 def test_several_tables_in_one_prelude() -> None:
     first, second = np.array([250, 6], np.uint16), np.array([6, 250], np.uint16)
-    prelude = _core.write_prelude(2, [(8, 0, first), (8, 0, second)])
+    prelude = write_prelude(2, [(8, 0, first), (8, 0, second)])
     zeros = np.zeros(4000, np.int32)
     assert round_trip(zeros, prelude, table=0) < round_trip(zeros, prelude, table=1)
 
@@ -111,7 +119,7 @@ def test_several_tables_in_one_prelude() -> None:
 def test_verbatim_chunk() -> None:
     values = np.arange(256, dtype=np.int32)
     chunk = bytes([rans.VERBATIM]) + values.astype(np.uint8).tobytes()
-    decoded = _core.decode_integers(buffer(prelude_of(0, [256], 8)), CORE_TYPES["u8"], buffer(chunk), 256)
+    decoded = _core.decode_integers(opened(prelude_of(0, [256], 8)), CORE_TYPES["u8"], buffer(chunk), 256)
     assert np.array_equal(decoded, values)
 
 
@@ -133,11 +141,11 @@ def test_every_cut_and_every_extra_byte_is_found() -> None:
     values = laplacian(300, 2.0)
     lowest, counts = _core.histogram(values)
     frequencies = _core.round_table(counts, 12)
-    prelude = _core.write_prelude(1, [(12, lowest, frequencies)])
-    chunk = _core.encode_chunk(values, buffer(prelude), 0)
+    prelude = write_prelude(1, [(12, lowest, frequencies)])
+    chunk = _core.encode_chunk(values, opened(prelude), 0)
     for damaged in [chunk[:k] for k in range(len(chunk))] + [chunk + b"\0", chunk + b"\0\0"]:
         with pytest.raises(_core.StreamError):
-            _core.decode_integers(buffer(prelude), CORE_TYPES["i32"], buffer(damaged), values.size)
+            _core.decode_integers(opened(prelude), CORE_TYPES["i32"], buffer(damaged), values.size)
 
 
 @pytest.mark.parametrize("precision", range(8, 16))
@@ -150,7 +158,7 @@ def test_rounded_tables_are_whole_and_lose_no_symbol(precision: int) -> None:
         assert frequencies is not None
         assert int(frequencies.astype(np.int64).sum()) == 1 << precision
         assert np.array_equal(frequencies > 0, counts > 0)
-        _core.write_prelude(0, [(precision, 0, frequencies)])  # representable
+        write_prelude(0, [(precision, 0, frequencies)])  # representable
 
 
 def test_more_symbols_than_room() -> None:

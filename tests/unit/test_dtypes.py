@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import WIDTHS, random_bytes
 
-from tersor.format.dtypes import DTYPES, to_numpy
+from tersor.format.dtypes import DTYPES, to_numpy, widen_in_place
 
 TORCH = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
@@ -43,3 +43,14 @@ def test_types_numpy_lacks_widen_exactly(dtype: str) -> None:
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (1, 1, 1)])
 def test_small_shapes(dtype: str, shape: tuple[int, ...]) -> None:
     assert to_numpy(random_bytes(dtype, int(np.prod(shape))), dtype, shape).shape == shape
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0"])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 65_535, 65_536, 65_537, 200_001])
+def test_widening_in_place_reads_before_it_writes(dtype: str, count: int) -> None:
+    data = random_bytes(dtype, count)
+    room = np.full(4 * count, 170, np.uint8)
+    room[room.size - data.size :] = data
+    wide = widen_in_place(room, dtype)
+    assert wide.view("<u4").tolist() == to_numpy(data, dtype, (count,)).view("<u4").tolist()
+    assert count == 0 or np.shares_memory(wide, room)

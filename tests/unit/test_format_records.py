@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import array_unit, container
+from helpers import array_unit, container, unit_of
 
 from tersor import _core
 from tersor.errors import FormatError, LimitError, TersorError, UnsupportedError
 from tersor.format import cbor
 from tersor.format.layout import HEADER_SIZE, LEAF, MAGIC, MAX_CHUNK, Header, chunk_counts
 from tersor.format.limits import Limits
-from tersor.format.manifest import Entry, Manifest, Step, Stream
+from tersor.format.manifest import Entry, Manifest, Step, Stream, place_of
 from tersor.format.reader import TensorFile
 from tersor.methods import keep
 
@@ -232,3 +232,16 @@ def test_errors_say_what_where_and_what_to_do() -> None:
     assert str(TersorError("bare")) == "bare"
     damaged = FormatError("digest", "what")
     assert damaged.code == "digest" and damaged.remedy
+
+
+def test_thousands_of_equal_scalars_are_within_the_limits() -> None:
+    """Zero points of a quantized model, counters of normalizations: no records deflate better."""
+    zero = np.zeros(8, np.uint8)
+    tensors = [keep.lossless(unit_of(f"layers.{k // 7}.{k % 7}.zero", "I64", (), zero), zero) for k in range(5000)]
+    with TensorFile(container(*tensors)) as file:
+        assert len(file) == 5000
+
+
+def test_places_are_short_however_long_the_name() -> None:
+    assert place_of("w") == "tensor 'w'"
+    assert len(place_of("\0" * 10**6)) < 1000 and place_of("x" * 10**6).endswith("x'...")

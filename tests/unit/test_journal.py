@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from tersor.methods import keep
 def tensor() -> Encoded:
     unit = array_unit("w", np.random.default_rng(0).standard_normal(200_000).astype(np.float32))
     kept = keep.lossless(unit, unit.load())
-    return Encoded(kept.entry, kept.pieces, Distortion(1.5, 2.5))
+    return replace(kept, distortion=Distortion(1.5, 2.5))
 
 
 def journal(folder: Path, job: str = "job", resume: bool = True) -> Journal:
-    return Journal(folder / "m.tsr", job, resume=resume)
+    """One that lets later ones have the folder, as if its process had ended."""
+    opened = Journal(folder / "m.tsr", job, resume=resume)
+    opened.close()
+    return opened
 
 
 def test_what_is_put_is_got_in_a_later_run(tmp_path: Path, tensor: Encoded) -> None:
@@ -136,3 +140,43 @@ def test_something_else_in_its_place(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         journal(tmp_path)
     assert (tmp_path / ".m.tsr.journal").read_text() == "not a folder"
+
+
+def test_two_runs_do_not_share_it(tmp_path: Path, tensor: Encoded) -> None:
+    with Journal(tmp_path / "m.tsr", "job", resume=True) as first:
+        first.put("000001-kept", tensor)
+        for job, resume in (("job", True), ("job", False), ("another", True)):
+            with pytest.raises(OutputError, match="another run is working") as caught:
+                Journal(tmp_path / "m.tsr", job, resume=resume)
+            assert str(first.folder) in str(caught.value) and caught.value.remedy
+        assert first.get("000001-kept") is not None
+        with Journal(tmp_path / "n.tsr", "job", resume=True):  # another output is another matter
+            pass
+    with Journal(tmp_path / "m.tsr", "job", resume=True) as second:
+        assert second.get("000001-kept") is not None
+        second.remove()
+    with Journal(tmp_path / "m.tsr", "job", resume=True) as third:
+        assert third.get("000001-kept") is None
+
+
+def test_it_works_where_nothing_can_be_locked(tmp_path: Path, tensor: Encoded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tersor.format.writer.fcntl", None)
+    with Journal(tmp_path / "m.tsr", "job", resume=True) as first:
+        first.put("000001-kept", tensor)
+    assert journal(tmp_path).get("000001-kept") is not None
+
+
+def test_unfinished_units_of_a_killed_run_are_removed(tmp_path: Path, tensor: Encoded) -> None:
+    units = journal(tmp_path).put("000001-kept", tensor).path.parent
+    (units / "000002-kept.part").write_bytes(b"half")
+    assert journal(tmp_path).get("000001-kept") is not None
+    assert os.listdir(units) == ["000001-kept"]
+
+
+def test_a_kill_between_two_steps_of_opening_loses_nothing(tmp_path: Path, tensor: Encoded) -> None:
+    """The note that says whose folder this is is not written anew when the job is the same."""
+    journal(tmp_path).put("000001-kept", tensor)
+    before = (tmp_path / ".m.tsr.journal" / "job").stat()
+    journal(tmp_path)
+    after = (tmp_path / ".m.tsr.journal" / "job").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)

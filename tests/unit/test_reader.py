@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import io
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -224,6 +226,38 @@ def test_paths_that_hold_no_file(tmp_path: Path, make: Any, code: str) -> None:
     with pytest.raises(FormatError) as caught:
         TensorFile(path)
     assert caught.value.code == code and caught.value.remedy
+
+
+class Broken(io.BytesIO):
+    """A device that fails after the manifest was read."""
+
+    failing = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(size)
+
+
+def test_devices_that_fail(data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Broken(data)
+    (tmp_path / "a.tsr").write_bytes(data)
+    with TensorFile(source) as broken, TensorFile(tmp_path / "a.tsr") as on_disk:
+        source.failing = True
+        monkeypatch.setattr(os, "pread", lambda *_: source.read())
+        for file in (broken, on_disk):
+            with pytest.raises(FormatError, match=os.strerror(errno.EIO)) as caught:
+                file["first"]
+            assert caught.value.code == "unreadable" and "device" in caught.value.remedy
+
+
+def test_systems_without_positional_reads(data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pread", raising=False)
+    (tmp_path / "a.tsr").write_bytes(data)
+    with TensorFile(tmp_path / "a.tsr", workers=2) as file:
+        assert all(identical(file[n], a) for n, a in ARRAYS.items())
+    with pytest.raises(ValueError, match="closed"):
+        file["first"]
 
 
 def test_every_truncation_is_refused_at_opening(data: bytes) -> None:

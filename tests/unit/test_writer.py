@@ -11,6 +11,7 @@ from helpers import array_unit, container
 
 from tersor.encoded import Encoded
 from tersor.errors import OutputError
+from tersor.format import writer
 from tersor.format.manifest import Manifest
 from tersor.format.writer import atomic_file, file_size, refuse_existing, write
 from tersor.methods import keep
@@ -31,7 +32,7 @@ def test_the_file_is_exactly_what_the_format_says(tmp_path: Path, tensor: Encode
 
 
 def test_pieces_that_do_not_add_up_are_a_mistake_and_leave_nothing(tmp_path: Path, tensor: Encoded) -> None:
-    for pieces in (tensor.pieces[:-1], (*tensor.pieces, b"x")):
+    for pieces in (list(tensor.pieces)[:-1], (*tensor.pieces, b"x")):
         with pytest.raises(ValueError, match="bytes, the manifest says"):
             write(tmp_path / "a.tsr", Manifest((tensor.entry,)), pieces)
     assert os.listdir(tmp_path) == []
@@ -167,3 +168,68 @@ def test_a_name_just_short_enough(tmp_path: Path, tensor: Encoded) -> None:
     path = tmp_path / ("a" * 230 + ".tsr")
     write(path, Manifest((tensor.entry,)), tensor.pieces)
     assert path.exists()
+
+
+# -- what killed processes leave --------------------------------------------------------------------------------------
+
+locks = pytest.mark.skipif(writer.fcntl is None, reason="needs locks that end with their process")
+
+
+@locks
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".a.0123abcd.part").write_bytes(b"half")
+    with atomic_file(tmp_path / "a") as file:
+        assert len(os.listdir(tmp_path)) == 1
+        file.write(b"whole")
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@locks
+def test_what_somebody_is_writing_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with atomic_file(path, overwrite=True) as first:
+        first.write(b"first")
+        with atomic_file(path, overwrite=True) as second:
+            assert len(os.listdir(tmp_path)) == 2
+            second.write(b"second")
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first" and os.listdir(tmp_path) == ["a"]
+
+
+def test_other_files_stay(tmp_path: Path) -> None:
+    others = [".b.0123abcd.part", ".a.part", ".a.0123ABCD.part", ".a.0123abcd", "a.0123abcd.part", ".a.b.0123abcd.part",
+              ".[ab].0123abcde.part"]  # fmt: skip
+    for name in others:
+        (tmp_path / name).write_bytes(b"precious")
+    for name in ("a", "[ab]"):
+        with atomic_file(tmp_path / name) as file:
+            file.write(b"x")
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, "a", "[ab]"])
+
+
+@locks
+def test_a_file_taken_for_an_abandoned_one_before_it_was_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    lock = writer.lock
+
+    def late(descriptor: int, *, wait: bool = False) -> None:
+        if not taken:
+            taken.extend(os.listdir(tmp_path))
+            os.unlink(tmp_path / taken[0])
+        lock(descriptor, wait=wait)
+
+    monkeypatch.setattr(writer, "lock", late)
+    with atomic_file(tmp_path / "a") as file:
+        file.write(b"x")
+        assert os.listdir(tmp_path) != taken
+    assert os.listdir(tmp_path) == ["a"] and len(taken) == 1
+
+
+def test_writing_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "fcntl", None)
+    (tmp_path / ".a.0123abcd.part").write_bytes(b"somebody's?")
+    with atomic_file(tmp_path / "a") as file:
+        file.write(b"x")
+    assert sorted(os.listdir(tmp_path)) == [".a.0123abcd.part", "a"]

@@ -43,20 +43,25 @@ def predict(size: Callable[[float], float], target: float, low: float, high: flo
 
 
 def search(
-    budget: int, size: Callable[[float], int], start: float, slope: float = -0.2, known: Trials | None = None
+    budget: int,
+    size: Callable[[float], int],
+    start: float,
+    slope: float = -0.2,
+    known: Trials | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Trials:
-    """Measure real sizes until one lies within TOLERANCE below `budget`, or nothing more can be gained.
+    """Measure real sizes until one lies within `tolerance` below `budget`, or nothing more can be gained.
 
     `start` is a good guess; `slope` is d log(size) / d log(price) there. A bracket of one price above and one below
     the budget is kept as soon as there are both; the next price is interpolated between them, or extrapolated by the
     slope. Sizes that are `known` from an earlier run are not measured again; the path is the same as without them.
     """
     trials, known = Trials(), known or Trials()
-    price, aim = start, budget * (1 - AIM)
+    price, aim = start, budget * (1 - max(AIM, tolerance / 4))
     for trial in range(MOST_TRIALS):
         trials.sizes[price] = known.sizes[price] if price in known.sizes else size(price)
         best = trials.best(budget)
-        if best is not None and trials.sizes[best] >= budget * (1 - TOLERANCE):
+        if best is not None and trials.sizes[best] >= budget * (1 - tolerance):
             break
         over = [p for p, s in trials.sizes.items() if s > budget]
         under = [p for p, s in trials.sizes.items() if s <= budget]

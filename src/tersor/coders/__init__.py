@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from tersor.coders import rans, zstd
+from tersor import _core
+from tersor.coders import adaptive, rans, rans2d, zstd
+from tersor.coders.pieces import Pieces
 from tersor.format.layout import LEAF, checksum
 from tersor.format.manifest import INTEGER_TYPES, Stream
 
@@ -17,6 +19,10 @@ Integers = npt.NDArray[np.int32]
 NUMPY = {"u8": "u1", "i8": "i1", "i16": "<i2", "i32": "<i4"}
 ZSTD_SAMPLE = 2**14
 """Symbols of a chunk that zstd is tried on before it gets the whole stream: it is slow, and rarely the smallest."""
+LEAST_FOR_CLASSES = 256
+"""Bytes below which classes of rows and columns cannot pay."""
+CLASS_SAVING = 0.002
+"""Share of a stream that classes must save: decoding takes somewhat longer with them."""
 CORE_TYPES = {"u8": 0, "i8": 1, "i16": 2, "i32": 3}
 
 
@@ -25,7 +31,7 @@ class EncodedStream:
     """A stream and the bytes of its pieces."""
 
     stream: Stream
-    pieces: tuple[bytes, ...]
+    pieces: Sequence[bytes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,17 +41,34 @@ class Symbols:
     count: int
     chunk: int
     values: Callable[[int], Integers]
+    row_length: int = 0  # symbols in a row, where rows and columns may differ in scale; 0 where there are none
+    kernel: int = 0  # positions of a convolution's kernel, which recur within a row; 0 where there is none
+    slow: bool = False  # the coder `adaptive` may be used
 
     @classmethod
-    def of(cls, values: npt.NDArray[np.integer], chunk: int = LEAF) -> Symbols:
+    def of(
+        cls,
+        values: npt.NDArray[np.integer],
+        chunk: int = LEAF,
+        row_length: int = 0,
+        kernel: int = 0,
+        slow: bool = False,
+    ) -> Symbols:
         """Symbols that are in memory already."""
         flat = values.reshape(-1)
-        return cls(flat.size, chunk, lambda k: flat[k * chunk : (k + 1) * chunk].astype(np.int32, copy=False))
+
+        def part(k: int) -> Integers:
+            return flat[k * chunk : (k + 1) * chunk].astype(np.int32, copy=False)
+
+        return cls(flat.size, chunk, part, row_length, kernel, slow)
 
     @property
     def chunks(self) -> int:
         """Number of chunks."""
         return -(-self.count // self.chunk)
+
+    def __iter__(self) -> Iterator[Integers]:
+        return map(self.values, range(self.chunks))
 
 
 def integer_type(lowest: int, highest: int) -> str:
@@ -64,16 +87,39 @@ def encode(symbols: Symbols, kind: str, histograms: list[rans.Histogram] | None 
     if histograms is None:
         histograms = [rans.Histogram.of(symbols.values(k)) for k in range(symbols.chunks)]
     plan = rans.plan(histograms, verbatim=kind == "u8")
-    stored = symbols.count * INTEGER_TYPES[kind]
-    if _zstd_looks_better(symbols, kind, min(plan.nbytes, stored)):
-        pieces = [zstd.pack(_plain(symbols.values(k), kind)) for k in range(symbols.chunks)]
-        if sum(map(len, pieces)) < min(plan.nbytes, stored):
-            return _encoded("zstd", symbols, kind, pieces)
-    if plan.nbytes < stored:
-        pieces = [plan.prelude, *(plan.pieces(k, symbols.values(k)) for k in range(symbols.chunks))]
-        if sum(map(len, pieces)) < stored:  # the plan guesses at patches: far values take more
-            return _encoded("rans", symbols, kind, pieces)
-    return _encoded("raw", symbols, kind, [_plain(symbols.values(k), kind) for k in range(symbols.chunks)])
+    limit = min(plan.nbytes, symbols.count * INTEGER_TYPES[kind])
+    if symbols.slow:
+        mixed = adaptive.plan(symbols.values, symbols.count, symbols.chunk, symbols.row_length, symbols.kernel)
+        encoded = _encoded("adaptive", symbols, kind, _coded(mixed, symbols))
+        if encoded.stream.nbytes < limit:
+            return encoded
+    if _zstd_looks_better(symbols, kind, limit):
+        encoded = _encoded("zstd", symbols, kind, (zstd.pack(_plain(v, kind)) for v in symbols))
+        if encoded.stream.nbytes < limit:
+            return encoded
+    classed = _classes(symbols, kind, histograms, plan.nbytes)
+    if classed is not None and classed.nbytes < limit:
+        return _encoded("rans2d", symbols, kind, _coded(classed, symbols))
+    if plan.nbytes == limit:
+        encoded = _encoded("rans", symbols, kind, _coded(plan, symbols))
+        if encoded.stream.nbytes < symbols.count * INTEGER_TYPES[kind]:  # the plan guesses at patches
+            return encoded
+    return _encoded("raw", symbols, kind, (_plain(v, kind) for v in symbols))
+
+
+def _classes(symbols: Symbols, kind: str, histograms: list[rans.Histogram], rival: int) -> rans2d.Plan2D | None:
+    """Classes of rows and columns, if they save enough of `rival` bytes."""
+    if symbols.row_length == 0 or kind == "u8" or rival < LEAST_FOR_CLASSES:
+        return None
+    whole = rans.merge(histograms)
+    plan = rans2d.plan(symbols.values, symbols.count, symbols.chunk, symbols.row_length, whole)
+    return plan if plan is not None and plan.nbytes < rival * (1 - CLASS_SAVING) else None
+
+
+def _coded(plan: rans.Plan | rans2d.Plan2D | adaptive.Plan, symbols: Symbols) -> Iterator[bytes]:
+    yield plan.prelude
+    for k, values in enumerate(symbols):
+        yield plan.piece(k, values)
 
 
 def _plain(values: Integers, kind: str) -> bytes:
@@ -89,17 +135,21 @@ def _zstd_looks_better(symbols: Symbols, kind: str, rival: int) -> bool:
     return size < rival * sum(part.size for part in parts) / symbols.count
 
 
-def _encoded(coder: str, symbols: Symbols, kind: str, pieces: list[bytes]) -> EncodedStream:
-    sizes, checksums = tuple(map(len, pieces)), tuple(map(checksum, pieces))
-    return EncodedStream(Stream(coder, kind, symbols.count, symbols.chunk, sizes, checksums), tuple(pieces))
+def _encoded(coder: str, symbols: Symbols, kind: str, pieces: Iterable[bytes]) -> EncodedStream:
+    kept = Pieces(pieces)
+    checksums = tuple(map(checksum, kept))
+    return EncodedStream(Stream(coder, kind, symbols.count, symbols.chunk, kept.sizes, checksums), kept)
 
 
-def chunk_input(
-    stream: Stream, chunk: int, prelude: bytes, piece: bytes, where: str
-) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.uint8]]:
-    """What the native core needs to decode one chunk: the prelude if the coder has one, and the bytes."""
+def open_prelude(stream: Stream, data: bytes) -> _core.Prelude:
+    """The first piece of a stream that has one, parsed for all of its chunks."""
+    count = stream.count if stream.coder == "rans2d" else None
+    return _core.Prelude(np.frombuffer(data, np.uint8), count, stream.coder == "adaptive")
+
+
+def chunk_data(stream: Stream, chunk: int, piece: bytes, where: str) -> npt.NDArray[np.uint8]:
+    """The bytes of one chunk as the native core decodes them."""
     if stream.coder == "zstd":
         size = min(stream.chunk, stream.count - chunk * stream.chunk) * INTEGER_TYPES[stream.type]
         piece = zstd.unpack(piece, size, where)
-    head = np.frombuffer(prelude, np.uint8) if stream.coder == "rans" else None
-    return head, np.frombuffer(piece, np.uint8)
+    return np.frombuffer(piece, np.uint8)

@@ -21,10 +21,8 @@ MAX_ALPHABET = 4096
 FARTHEST = 2**30
 """No table starts farther from zero; values out there are patches."""
 PRECISIONS = (12, 13, 14, 15)
-PRECISION_PENALTY = 1e-4
-"""Size a bit of precision must save: each one doubles the decoder's table, which then leaves the first-level cache."""
-PLANE_PENALTY = 1e-3
-"""The same for byte planes, whose small chunks often have tables of their own to build."""
+WIDE_PENALTY = 1e-3
+"""Share of the size that slots too wide for 32 bits must save: they take two look-ups a symbol instead of one."""
 MAX_TABLES = 255
 LEAST_SAVING = 0.002
 """Share of a chunk that a table of its own must save: each one takes time to build when decoding."""
@@ -111,24 +109,30 @@ class Table:
 
 def prelude(tables: list[Table], lanes: int) -> bytes:
     """The first piece of a stream: its lanes and tables."""
+    return write_tables(bytes([lanes.bit_length() - 1, len(tables)]), tables)
+
+
+def write_tables(head: bytes, tables: list[Table]) -> bytes:
+    """Bytes, then tables as one string of bits."""
     entries = [(t.precision, t.lowest, t.frequencies) for t in tables]
-    return _core.write_prelude(lanes.bit_length() - 1, entries)
+    return _core.write_tables(np.frombuffer(head, np.uint8), entries)
 
 
-def fit(histogram: Histogram, penalty: float = PRECISION_PENALTY) -> Table:
+def fit(histogram: Histogram, precisions: tuple[int, ...] = PRECISIONS) -> Table:
     """The table that codes `histogram`, itself included, in the fewest bytes.
 
     Searched: which rare outer values become patches, and the precision of the frequencies.
     """
     best: tuple[float, Table] | None = None
     for lowest, counts in _windows(histogram):
-        for precision in PRECISIONS:
+        for precision in precisions:
             frequencies = _core.round_table(counts, precision)
             if frequencies is None:
                 continue
             table = Table(precision, lowest, frequencies)
             size = table.payload_bits(histogram) / 8 + table.side_bytes
-            cost = size * (1 + penalty * (precision - PRECISIONS[0]))
+            packed = frequencies.size <= 1 << (32 - 2 * precision)
+            cost = size if packed else size * (1 + WIDE_PENALTY)
             if best is None or cost < best[0]:
                 best = cost, table
     if best is None:  # more symbols than any precision has room for cannot happen: 4096 < 2^13
@@ -173,12 +177,17 @@ class Plan:
     prelude: bytes
     nbytes: int  # predicted to within a few bytes a chunk
 
-    def pieces(self, chunk: int, values: Integers) -> bytes:
+    @cached_property
+    def native(self) -> _core.Prelude:
+        """The prelude as the native core reads it."""
+        return _core.Prelude(np.frombuffer(self.prelude, np.uint8))
+
+    def piece(self, chunk: int, values: Integers) -> bytes:
         """Encode chunk number `chunk`."""
         table = self.choice[chunk]
         if table == VERBATIM:
             return bytes([VERBATIM]) + values.astype(np.uint8).tobytes()
-        return _core.encode_chunk(values, np.frombuffer(self.prelude, np.uint8), table)
+        return _core.encode_chunk(values, self.native, table)
 
 
 def plan(histograms: list[Histogram], *, verbatim: bool = False) -> Plan:
@@ -187,16 +196,17 @@ def plan(histograms: list[Histogram], *, verbatim: bool = False) -> Plan:
     One table for all chunks is the start; a chunk whose own table saves more than it costs gets one, later chunks
     may share it. With `verbatim` (byte planes), chunks that do not compress are stored as they are.
     """
-    penalty = PLANE_PENALTY if verbatim else PRECISION_PENALTY
-    tables = [fit(merge(histograms), penalty)]
+    precisions = PRECISIONS[:1] if verbatim else PRECISIONS
+    tables = [fit(merge(histograms), precisions)]
     choice: list[int] = []
     bits: list[float] = []
     for histogram in histograms:
         costs = [t.payload_bits(histogram) for t in tables]
         best = int(np.argmin(costs))
-        if len(histograms) > 1 and len(tables) < MAX_TABLES and costs[best] - histogram.entropy_bits > 200:
-            own = fit(histogram, penalty)
-            rival = min(costs[best], 8.0 * histogram.total) if verbatim else costs[best]
+        rival = min(costs[best], 8.0 * histogram.total) if verbatim else costs[best]
+        saving = costs[best] - histogram.entropy_bits  # at most: what no table can beat
+        if len(histograms) > 1 and len(tables) < MAX_TABLES and saving > max(200, LEAST_SAVING * rival):
+            own = fit(histogram, precisions)
             if own.payload_bits(histogram) + 8 * own.side_bytes < rival * (1 - LEAST_SAVING):
                 best = len(tables)
                 tables.append(own)
@@ -208,7 +218,7 @@ def plan(histograms: list[Histogram], *, verbatim: bool = False) -> Plan:
             choice.append(best)
             bits.append(costs[best])
     tables, choice = _drop_unused(tables, choice)
-    lanes = _lanes(max(bits) / 8, fast=verbatim)
+    lanes = lanes_for(max(bits) / 8, fast=verbatim)
     head = prelude(tables, lanes)
     coded = sum(c != VERBATIM for c in choice)
     size = len(head) + sum(bits) / 8 + 2 * len(choice) + coded * (2 + 2 * lanes)
@@ -221,11 +231,11 @@ def _drop_unused(tables: list[Table], choice: list[int]) -> tuple[list[Table], l
     return [tables[k] for k in used], [renumbered[c] for c in choice]
 
 
-def _lanes(payload: float, *, fast: bool) -> int:
-    """Lanes for chunks of so many bytes: each costs 3 bytes, kept below 0.04 %; at most 32, which decode fastest."""
+def lanes_for(payload: float, *, fast: bool = False) -> int:
+    """Lanes for chunks of so many bytes: each costs 3 bytes, kept below 0.1 %; at most 32, which decode fastest."""
     if fast and payload >= 2**14:  # the chunks of byte planes: beside incompressible ones the lanes do not count
         return 32
     lanes = 1
-    while lanes < 32 and 8000 * lanes <= payload:
+    while lanes < 32 and 6000 * lanes <= payload:
         lanes *= 2
     return lanes

@@ -36,10 +36,15 @@ def unpack(frame: bytes, size: int, where: str) -> bytes:
         raise UnsupportedError(
             "zstd_missing", "a stream is coded with zstd", where=where, remedy="pip install backports.zstd"
         )
-    decompressor = _zstd.ZstdDecompressor(options={_zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
+    try:
+        decompressor = _zstd.ZstdDecompressor(options={_zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
+    except _zstd.ZstdError as error:
+        raise MemoryError(str(error)) from None
     try:
         data = decompressor.decompress(frame, size + 1)
     except _zstd.ZstdError as error:
+        if "not enough memory" in str(error):
+            raise MemoryError(str(error)) from None
         raise FormatError("zstd", f"a zstd frame does not decode: {error}", where=where) from None
     if len(data) != size or not decompressor.eof or decompressor.unused_data:
         raise FormatError("zstd", f"a zstd frame does not hold the {size} bytes that are due", where=where)

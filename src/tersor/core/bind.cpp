@@ -1,62 +1,63 @@
-// Python bindings of the native core. Buffers in, bytes or arrays out; the interpreter lock is released around work.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
-#include <nanobind/stl/vector.h>
+// Python bindings of coding and reconstruction. Buffers in, bytes or arrays out; the interpreter lock is released around work.
+#include "bind.h"
 
-#include <memory>
-#include <optional>
-#include <stdexcept>
-#include <string>
-#include <vector>
-
-#include "tersor.h"
-
-namespace nb = nanobind;
+#include "adaptive.h"
 
 namespace {
 
-struct StreamError : std::runtime_error {
-    using std::runtime_error::runtime_error;
+// The first piece of a stream, parsed: lanes, tables and, with rans2d, the classes of rows and columns. Read-only, so that threads share it.
+struct Prelude {
+    std::vector<uint8_t> data, row_class, column_class;
+    std::vector<uint64_t> slots;
+    tsr_prelude state{};
+    size_t adaptive = 0; // bytes that a chunk of an adaptive stream needs to be decoded
+
+    // `count` is that of a rans2d stream; nothing for the other coders.
+    Prelude(Input input, std::optional<uint64_t> count, bool is_adaptive)
+        : data(input.data(), input.data() + input.size()) {
+        nb::gil_scoped_release release;
+        if (is_adaptive) {
+            check(tsr_adaptive_prelude(data.data(), data.size(), &adaptive));
+            return;
+        }
+        if (!count) {
+            check(tsr_prelude_open(&state, data.data(), data.size()));
+            return;
+        }
+        check(tsr_prelude_open_2d(&state, data.data(), data.size(), *count));
+        row_class.resize(state.rows);
+        column_class.resize(state.columns);
+        slots.resize((tsr_prelude_slot_bytes(&state) + 7) / 8);
+        std::unique_ptr<tsr_slot[]> scratch(new tsr_slot[size_t(1) << TSR_MAX_PRECISION]);
+        check(tsr_prelude_fill(&state, row_class.data(), column_class.data(), slots.data(), scratch.get()));
+    }
+    Prelude(const Prelude &) = delete;
 };
-
-void check(tsr_error error) {
-    static const char *const NAMES[] = {"ok", "table", "truncated", "trailing", "patch", "range", "argument"};
-    if (error != TSR_OK) throw StreamError(NAMES[error]);
-}
-
-using Input = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Output = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Integers = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Counts = nb::ndarray<const uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Frequencies = nb::ndarray<const uint16_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-template <typename T> nb::ndarray<nb::numpy, T, nb::ndim<1>> to_numpy(std::vector<T> &&values) {
-    auto *kept = new std::vector<T>(std::move(values));
-    nb::capsule owner(kept, [](void *p) noexcept { delete static_cast<std::vector<T> *>(p); });
-    return nb::ndarray<nb::numpy, T, nb::ndim<1>>(kept->data(), {kept->size()}, owner);
-}
-
-nb::bytes to_bytes(const std::vector<uint8_t> &data) {
-    return nb::bytes(reinterpret_cast<const char *>(data.data()), data.size());
-}
+using PreludePointer = const Prelude *;
 
 // One chunk of an integer stream and the room its slots need.
 struct Reader {
     tsr_reader state;
     std::unique_ptr<tsr_slot[]> slots;
+    std::unique_ptr<uint64_t[]> memory;
 
-    void open(const std::optional<Input> &prelude, int type, const Input &data, uint64_t count) {
+    void open(PreludePointer prelude, int type, const Input &data, uint64_t first, uint64_t count) {
         if (type < TSR_U8 || type > TSR_I32) throw StreamError("argument");
         if (!prelude) {
             check(tsr_reader_open_plain(&state, static_cast<tsr_type>(type), data.data(), data.size(), count));
             return;
         }
-        slots.reset(new tsr_slot[size_t(1) << TSR_MAX_PRECISION]);
-        check(tsr_reader_open(&state, slots.get(), static_cast<tsr_type>(type), prelude->data(), prelude->size(),
-                              data.data(), data.size(), count));
+        if (prelude->adaptive > 0) {
+            memory.reset(new uint64_t[(prelude->adaptive + 7) / 8]);
+            tsr_adaptive *chunk;
+            check(tsr_adaptive_open(&chunk, memory.get(), prelude->adaptive, static_cast<tsr_type>(type),
+                                    prelude->data.data(), prelude->data.size(), first, data.data(), data.size(), count));
+            tsr_reader_open_adaptive(&state, chunk, static_cast<tsr_type>(type), count);
+            return;
+        }
+        if (prelude->state.columns == 0) slots.reset(new tsr_slot[size_t(1) << TSR_MAX_PRECISION]);
+        check(tsr_reader_open(&state, slots.get(), &prelude->state, static_cast<tsr_type>(type), data.data(), data.size(),
+                              first, count));
     }
 };
 
@@ -67,18 +68,14 @@ uint64_t hash(Input data, uint64_t seed) {
     return tsr_hash(data.data(), data.size(), seed);
 }
 
-void check_prelude(Input data) {
-    nb::gil_scoped_release release;
-    check(tsr_prelude_check(data.data(), data.size()));
-}
-
-nb::ndarray<nb::numpy, int32_t, nb::ndim<1>> decode_integers(std::optional<Input> prelude, int type, Input data,
-                                                              uint64_t count) {
+nb::ndarray<nb::numpy, int32_t, nb::ndim<1>> decode_integers(PreludePointer prelude, int type, Input data,
+                                                              uint64_t count, uint64_t first, int simd) {
     std::vector<int32_t> out;
     {
         nb::gil_scoped_release release;
         Reader reader;
-        reader.open(prelude, type, data, count);
+        reader.open(prelude, type, data, first, count);
+        if (simd < reader.state.simd) reader.state.simd = static_cast<tsr_simd>(simd < 0 ? 0 : simd);
         out.resize(count);
         for (uint64_t i = 0; i < count; i += TSR_BLOCK) {
             uint64_t n = count - i < TSR_BLOCK ? count - i : TSR_BLOCK;
@@ -89,26 +86,44 @@ nb::ndarray<nb::numpy, int32_t, nb::ndim<1>> decode_integers(std::optional<Input
     return to_numpy(std::move(out));
 }
 
-nb::ndarray<nb::numpy, uint64_t, nb::ndim<1>> decode_uniform(Output out, int type, std::optional<Input> prelude,
+// Symbols of type u8 or i8 into their bytes.
+void decode_bytes(Output out, PreludePointer prelude, int type, Input data, uint64_t first) {
+    if (type != TSR_U8 && type != TSR_I8) throw StreamError("argument");
+    nb::gil_scoped_release release;
+    Reader reader;
+    reader.open(prelude, type, data, first, out.size());
+    check(tsr_reader_bytes(&reader.state, out.data(), out.size()));
+    check(tsr_reader_close(&reader.state));
+}
+
+nb::ndarray<nb::numpy, uint64_t, nb::ndim<1>> decode_uniform(Output out, int type, PreludePointer prelude,
                                                               int level_type, Input data, uint64_t count, Floats steps,
                                                               std::optional<Input> row_steps, uint64_t row_length,
                                                               uint64_t first, float offset, uint32_t low_bits,
-                                                              std::optional<Input> low_prelude,
-                                                              std::optional<Input> low_data) {
+                                                              PreludePointer low_prelude,
+                                                              std::optional<Input> low_data,
+                                                              std::optional<Floats> column_steps,
+                                                              std::optional<Floats> values, bool trellis, uint64_t rows) {
     static const size_t WIDTH[] = {4, 2, 2, 8};
     if (type < TSR_F32 || type > TSR_F64 || out.size() / WIDTH[type] != count || out.size() % WIDTH[type] != 0 ||
-        (low_bits > 0) != low_data.has_value())
+        (low_bits > 0) != low_data.has_value() || (row_steps && row_steps->size() != rows) ||
+        (column_steps && column_steps->size() != row_length))
         throw StreamError("argument");
     std::vector<uint64_t> leaves(leaves_of(count));
     {
         nb::gil_scoped_release release;
         Reader reader, low;
-        reader.open(prelude, level_type, data, count);
-        if (low_data) low.open(low_prelude, TSR_U8, *low_data, count);
+        reader.open(prelude, level_type, data, first, count);
+        if (low_data) low.open(low_prelude, TSR_U8, *low_data, first, count);
+        std::unique_ptr<uint8_t[]> states(trellis ? new uint8_t[row_length] : nullptr);
         tsr_uniform op = {steps.data(),
                           steps.size(),
                           row_steps ? row_steps->data() : nullptr,
-                          row_steps ? row_steps->size() : 0,
+                          column_steps ? column_steps->data() : nullptr,
+                          values ? values->data() : nullptr,
+                          values ? values->size() : 0,
+                          states.get(),
+                          rows,
                           row_length,
                           offset,
                           static_cast<tsr_float>(type),
@@ -118,9 +133,9 @@ nb::ndarray<nb::numpy, uint64_t, nb::ndim<1>> decode_uniform(Output out, int typ
     return to_numpy(std::move(leaves));
 }
 
-nb::ndarray<nb::numpy, uint64_t, nb::ndim<1>> decode_planes(Output out, std::vector<std::optional<Input>> preludes,
-                                                             std::vector<Input> data, uint64_t count, uint32_t width,
-                                                             bool rotate) {
+nb::ndarray<nb::numpy, uint64_t, nb::ndim<1>> decode_planes(Output out, std::vector<PreludePointer> preludes,
+                                                             std::vector<Input> data, uint64_t first, uint64_t count,
+                                                             uint32_t width, bool rotate) {
     size_t stored = data.size();
     if (stored < 1 || stored > 8 || preludes.size() != stored || width < 1 || width > 8 ||
         out.size() / width != count || out.size() % width != 0)
@@ -131,7 +146,7 @@ nb::ndarray<nb::numpy, uint64_t, nb::ndim<1>> decode_planes(Output out, std::vec
         Reader readers[8];
         tsr_reader states[8];
         for (size_t k = 0; k < stored; k++) {
-            readers[k].open(preludes[k], TSR_U8, data[k], count);
+            readers[k].open(preludes[k], TSR_U8, data[k], first, count);
             states[k] = readers[k].state;
         }
         check(tsr_planes_decode(states, static_cast<uint32_t>(stored), width, rotate, out.data(), leaves.data()));
@@ -160,6 +175,46 @@ std::pair<int32_t, nb::ndarray<nb::numpy, uint64_t, nb::ndim<1>>> histogram(Inte
     return {low, to_numpy(std::move(counts))};
 }
 
+template <typename T> using Into = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+void check_place(size_t n, uint64_t first, uint64_t rows, uint64_t columns) {
+    if (columns < 1 || (n > 0 && (first + n - 1) / columns >= rows)) throw StreamError("argument");
+}
+
+void magnitudes(Integers values, uint64_t first, Into<double> rows, Into<double> columns) {
+    check_place(values.size(), first, rows.size(), columns.size());
+    nb::gil_scoped_release release;
+    tsr_magnitudes(values.data(), values.size(), first, columns.size(), rows.data(), columns.data());
+}
+
+uint8_t largest(const Classes &classes) {
+    uint8_t most = 0;
+    for (size_t i = 0; i < classes.size(); i++) most = classes.data()[i] > most ? classes.data()[i] : most;
+    return most;
+}
+
+uint64_t class_histogram(Integers values, uint64_t first, Classes rows, Classes columns, int32_t lowest, uint32_t span,
+                         Into<uint64_t> counts) {
+    check_place(values.size(), first, rows.size(), columns.size());
+    const uint32_t classes = largest(columns) + 1u;
+    if (counts.size() / span / classes < largest(rows) + size_t(1)) throw StreamError("argument");
+    nb::gil_scoped_release release;
+    return tsr_class_histogram(values.data(), values.size(), first, columns.size(), rows.data(), columns.data(), classes,
+                               lowest, span, counts.data());
+}
+
+// Costs of the classes of rows given those of columns, or the other way round; `side` rows or columns there are of the wanted kind.
+void class_costs(Integers values, uint64_t first, uint64_t side, Classes other, bool by_row, int32_t lowest, Floats bits,
+                 uint32_t tables, Into<float> costs) {
+    size_t classes = side > 0 ? costs.size() / side : 0;
+    check_place(values.size(), first, by_row ? side : other.size(), by_row ? other.size() : side);
+    if (tables < 1 || classes < 1 || largest(other) + classes > tables) throw StreamError("argument");
+    nb::gil_scoped_release release;
+    tsr_class_costs(values.data(), values.size(), first, by_row ? other.size() : side, other.data(), by_row, lowest,
+                    static_cast<uint32_t>(bits.size() / tables), bits.data(), tables, static_cast<uint32_t>(classes),
+                    costs.data());
+}
+
 // Representable frequencies for the counts, or None where the precision has no room for that many symbols.
 std::optional<nb::ndarray<nb::numpy, uint16_t, nb::ndim<1>>> round_table(Counts counts, uint32_t precision) {
     if (counts.size() < 1 || counts.size() > TSR_MAX_ALPHABET || precision < TSR_MIN_PRECISION ||
@@ -172,12 +227,11 @@ std::optional<nb::ndarray<nb::numpy, uint16_t, nb::ndim<1>>> round_table(Counts 
     return to_numpy(std::vector<uint16_t>(table.frequency, table.frequency + table.alphabet));
 }
 
-nb::bytes write_prelude(uint32_t lanes_log2, std::vector<nb::tuple> tables) {
-    std::vector<uint8_t> data(2 + tables.size() * (TSR_MAX_ALPHABET * 64 + 64));
-    if (lanes_log2 > 5 || tables.empty() || tables.size() > 255) throw StreamError("argument");
-    data[0] = static_cast<uint8_t>(lanes_log2);
-    data[1] = static_cast<uint8_t>(tables.size());
-    size_t position = 16;
+// Tables as one string of bits, after `head`; each is (precision, lowest, frequencies).
+nb::bytes write_tables(Input head, std::vector<nb::tuple> tables) {
+    std::vector<uint8_t> data(head.data(), head.data() + head.size());
+    size_t position = 8 * data.size();
+    data.resize(data.size() + tables.size() * (TSR_MAX_ALPHABET * 64 + 64));
     for (const nb::tuple &entry : tables) {
         tsr_table table{};
         table.precision = nb::cast<uint32_t>(entry[0]);
@@ -194,18 +248,32 @@ nb::bytes write_prelude(uint32_t lanes_log2, std::vector<nb::tuple> tables) {
     return to_bytes(data);
 }
 
-nb::bytes encode_chunk(Integers values, Input prelude, uint32_t table_index) {
+// A chunk: with rans, by table number `table`; with rans2d, by the tables of its rows and columns.
+nb::bytes encode_chunk(Integers values, const Prelude &prelude, uint32_t table, uint64_t first) {
     size_t n = values.size(), size = 0;
+    const bool classed = prelude.state.columns > 0;
+    uint32_t from = classed ? 0 : table, to = classed ? prelude.state.tables : table + 1;
+    if (to > prelude.state.tables || (classed && n > 0 && (first + n - 1) / prelude.state.columns >= prelude.state.rows))
+        throw StreamError("argument");
     std::unique_ptr<uint8_t[]> out;
     {
         nb::gil_scoped_release release;
-        tsr_table table;
-        uint32_t lanes;
-        check(tsr_prelude_read(&table, table_index, prelude.data(), prelude.size(), &lanes));
+        tsr_encoder encoder;
+        check(tsr_encoder_open(&encoder, &prelude.state, from, to));
+        std::vector<uint32_t> entries(size_t(encoder.span) * (to - from)), modes(to - from);
+        encoder.entries = entries.data();
+        encoder.modes = modes.data();
+        check(tsr_encoder_fill(&encoder, &prelude.state, from, to));
+        std::vector<uint8_t> tables;
+        if (classed) {
+            tables.resize(n + 16);
+            tsr_prelude_tables(&prelude.state, first, tables.data(), n);
+        }
         size_t capacity = 64 + 4 * TSR_MAX_LANES + 18 * n; // a patch takes 15 bytes at most, a symbol 2
         out.reset(new uint8_t[capacity]);
-        std::unique_ptr<uint16_t[]> scratch(new uint16_t[n + 1]);
-        check(tsr_rans_encode(&table, table_index, lanes, values.data(), n, out.get(), capacity, scratch.get(), &size));
+        std::unique_ptr<uint16_t[]> scratch(new uint16_t[n + 32]);
+        check(tsr_rans_encode(&encoder, classed ? 0 : table, prelude.state.lanes, classed ? tables.data() : nullptr,
+                              values.data(), n, out.get(), capacity, scratch.get(), &size));
     }
     return nb::bytes(reinterpret_cast<const char *>(out.get()), size);
 }
@@ -230,6 +298,39 @@ void quantize(Floats weights, float step, Floats bits,
     tsr_quantize(weights.data(), weights.size(), step, bits.data(), static_cast<int32_t>(bits.size() / 2), levels.data());
 }
 
+// -- coder adaptive --------------------------------------------------------------------------------------------------
+
+// Memory for a chunk; 8-byte words, so that it is aligned.
+std::vector<uint64_t> adaptive_memory(const Input &prelude) {
+    size_t memory;
+    check(tsr_adaptive_prelude(prelude.data(), prelude.size(), &memory));
+    return std::vector<uint64_t>((memory + 7) / 8);
+}
+
+nb::bytes encode_adaptive(Integers values, Input prelude, uint64_t first) {
+    std::vector<uint8_t> out;
+    size_t size = 0;
+    {
+        nb::gil_scoped_release release;
+        std::vector<uint64_t> memory = adaptive_memory(prelude);
+        tsr_error error = TSR_TRUNCATED;
+        for (size_t most : {6, 160}) { // bytes a value: nearly always enough, and always enough
+            if (error != TSR_TRUNCATED) break;
+            out.resize(64 + most * values.size());
+            error = tsr_adaptive_encode(memory.data(), 8 * memory.size(), prelude.data(), prelude.size(), first,
+                                        values.data(), values.size(), out.data(), out.size(), &size);
+        }
+        check(error);
+        out.resize(size);
+    }
+    return to_bytes(out);
+}
+
+void bind_adaptive(nb::module_ &m) {
+    using namespace nb::literals;
+    m.def("encode_adaptive", &encode_adaptive, "values"_a, "prelude"_a, "first"_a);
+}
+
 } // namespace
 
 NB_MODULE(_core, m) {
@@ -237,16 +338,29 @@ NB_MODULE(_core, m) {
     nb::exception<StreamError>(m, "StreamError", PyExc_ValueError);
     m.attr("LEAF") = static_cast<int>(TSR_LEAF);
     m.def("hash", &hash, "data"_a, "seed"_a = 0);
-    m.def("check_prelude", &check_prelude, "data"_a);
-    m.def("decode_integers", &decode_integers, "prelude"_a.none(), "type"_a, "data"_a, "count"_a);
+    nb::class_<Prelude>(m, "Prelude")
+        .def(nb::init<Input, std::optional<uint64_t>, bool>(), "data"_a, "count"_a.none() = nb::none(), "adaptive"_a = false)
+        .def_prop_ro("lanes", [](const Prelude &p) { return p.state.lanes; });
+    m.def("decode_integers", &decode_integers, "prelude"_a.none(), "type"_a, "data"_a, "count"_a, "first"_a = 0,
+          "simd"_a = static_cast<int>(TSR_SIMD_AVX512));
+    m.def("decode_bytes", &decode_bytes, "out"_a, "prelude"_a.none(), "type"_a, "data"_a, "first"_a = 0);
     m.def("decode_uniform", &decode_uniform, "out"_a, "type"_a, "prelude"_a.none(), "level_type"_a, "data"_a, "count"_a,
           "steps"_a, "row_steps"_a.none(), "row_length"_a, "first"_a, "offset"_a,
-          "low_bits"_a = 0, "low_prelude"_a.none() = nb::none(), "low_data"_a.none() = nb::none());
-    m.def("decode_planes", &decode_planes, "out"_a, "preludes"_a, "data"_a, "count"_a, "width"_a, "rotate"_a);
+          "low_bits"_a = 0, "low_prelude"_a.none() = nb::none(), "low_data"_a.none() = nb::none(),
+          "column_steps"_a.none() = nb::none(), "values"_a.none() = nb::none(), "trellis"_a = false, "rows"_a = 0);
+    m.def("decode_planes", &decode_planes, "out"_a, "preludes"_a, "data"_a, "first"_a, "count"_a, "width"_a, "rotate"_a);
     m.def("histogram", &histogram, "values"_a);
+    m.def("magnitudes", &magnitudes, "values"_a, "first"_a, "rows"_a, "columns"_a);
+    m.def("class_histogram", &class_histogram, "values"_a, "first"_a, "rows"_a, "columns"_a, "lowest"_a, "span"_a, "counts"_a);
+    m.def("class_costs", &class_costs, "values"_a, "first"_a, "side"_a, "other"_a, "by_row"_a, "lowest"_a, "bits"_a, "tables"_a,
+          "costs"_a);
     m.def("round_table", &round_table, "counts"_a, "precision"_a);
-    m.def("write_prelude", &write_prelude, "lanes_log2"_a, "tables"_a);
-    m.def("encode_chunk", &encode_chunk, "values"_a, "prelude"_a, "table_index"_a);
+    m.def("write_tables", &write_tables, "head"_a, "tables"_a);
+    m.def("encode_chunk", &encode_chunk, "values"_a, "prelude"_a, "table"_a = 0, "first"_a = 0);
     m.def("split_planes", &split_planes, "data"_a, "stored"_a, "width"_a, "rotate"_a);
     m.def("quantize", &quantize, "weights"_a, "step"_a, "bits"_a, "levels"_a);
+    bind_adaptive(m);
+    bind_feedback(m);
+    bind_rate(m);
+    bind_trellis(m);
 }

@@ -42,6 +42,22 @@ static inline int32_t unzigzag(uint32_t x) {
     return x & 1 ? (int32_t)(-(int64_t)half - 1) : (int32_t)half;
 }
 
+/* LEB128, at most 10 bytes, no superfluous last byte; 0 if there is none. */
+static inline int read_varint(const uint8_t **p, const uint8_t *end, uint64_t *value) {
+    uint64_t x = 0;
+    for (uint32_t shift = 0; shift < 64; shift += 7) {
+        if (*p == end) return 0;
+        uint8_t byte = *(*p)++;
+        if (shift == 63 && byte > 1) return 0;
+        x |= (uint64_t)(byte & 127) << shift;
+        if (byte < 128) {
+            *value = x;
+            return byte != 0 || shift == 0;
+        }
+    }
+    return 0;
+}
+
 /* Frequency of code k: 4 significant bits and an exponent; exact below 32. */
 static inline uint32_t code_frequency(uint32_t k) { return k < 32 ? k : (16 + (k & 15)) << ((k >> 4) - 1); }
 

@@ -63,7 +63,8 @@ static void add_to_leaf(leaf_writer *w, size_t n, int last) {
  * compilers then use vectors, and signs are as good as random. */
 static inline uint32_t reconstruct(int32_t level, float offset, float step) {
     uint32_t bits = float_bits((float)level), nonzero = 0 - (uint32_t)(level != 0);
-    float value = (from_bits(bits & 0x7FFFFFFF) + offset) * step;
+    float size = from_bits(bits & 0x7FFFFFFF) + offset; /* a variable: some compilers keep sums in wider registers */
+    float value = size * step;
     return (float_bits(value) | (bits & 0x80000000)) & nonzero;
 }
 
@@ -90,14 +91,84 @@ static tsr_error add_low_bits(int32_t *levels, tsr_reader *reader, size_t n, uin
     return bad ? TSR_RANGE : TSR_OK;
 }
 
+/* Quantizer of a level of the trellis: even states rebuild 2 q, odd ones 2 q - sign q; the parity of q moves on to the next. */
+static int follow_trellis(uint8_t *states, int32_t *levels, size_t n) {
+    static const uint8_t NEXT[8][2] = {{0, 2}, {7, 5}, {1, 3}, {6, 4}, {2, 0}, {5, 7}, {3, 1}, {4, 6}};
+    int bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        int32_t q = levels[i], odd = states[i] & 1;
+        bad |= (q > TSR_MAX_TRELLIS) | (q < -TSR_MAX_TRELLIS);
+        levels[i] = (int32_t)((uint32_t)q * 2u - (uint32_t)(odd * ((q > 0) - (q < 0))));
+        states[i] = NEXT[states[i]][q & 1];
+    }
+    return !bad;
+}
+
+/* State 0 for the columns that `count` levels from number `first` on meet: a row may be much longer than a chunk. */
+static void start_trellis(const tsr_uniform *op, uint64_t first, uint64_t count) {
+    uint64_t column = first % op->row_length, behind = op->row_length - column;
+    uint64_t n = count < op->row_length ? count : op->row_length;
+    memset(op->states + column, 0, n < behind ? n : behind);
+    if (n > behind) memset(op->states, 0, n - behind);
+}
+
+/* Magnitudes of n levels from a list of values. */
+static int look_up(const tsr_uniform *op, const int32_t *levels, size_t n, float *sizes) {
+    int bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t size = levels[i] < 0 ? 0u - (uint32_t)levels[i] : (uint32_t)levels[i];
+        bad |= size > op->value_count;
+        sizes[i] = size == 0 || size > op->value_count ? 0 : op->values[size - 1];
+    }
+    return !bad;
+}
+
+TSR_VECTORISED static void add_offset(const int32_t *levels, size_t n, float offset, float *sizes) {
+    for (size_t i = 0; i < n; i++) sizes[i] = from_bits(float_bits((float)levels[i]) & 0x7FFFFFFF) + offset;
+}
+
+/* sizes * columns * step with the signs of the levels; columns may be NULL. */
+TSR_VECTORISED static void scale_run(const int32_t *levels, float *sizes, const float *columns, size_t n, float step, tsr_float type,
+                                     uint8_t *out) {
+    uint32_t bits[TSR_BLOCK];
+    if (columns != NULL)
+        for (size_t i = 0; i < n; i++) sizes[i] *= columns[i];
+    for (size_t i = 0; i < n; i++) {
+        uint32_t sign = (uint32_t)levels[i] & 0x80000000, nonzero = 0 - (uint32_t)(levels[i] != 0);
+        bits[i] = (float_bits(sizes[i] * step) | sign) & nonzero;
+    }
+    switch (type) {
+        case TSR_F32: for (size_t i = 0; i < n; i++) store32(out + 4 * i, bits[i]); break;
+        case TSR_F16: for (size_t i = 0; i < n; i++) store16(out + 2 * i, to_f16(bits[i])); break;
+        case TSR_BF16: for (size_t i = 0; i < n; i++) store16(out + 2 * i, to_bf16(bits[i])); break;
+        case TSR_F64: for (size_t i = 0; i < n; i++) store64(out + 8 * i, to_f64(bits[i])); break;
+    }
+}
+
+/* n levels of one row, from `column` on. */
+static tsr_error reconstruct_part(const tsr_uniform *op, int32_t *levels, size_t n, uint64_t row, uint64_t column, uint8_t *out) {
+    size_t step = op->row_steps == NULL ? 0 : op->row_steps[row];
+    if (step >= op->step_count) return TSR_RANGE;
+    if (op->states != NULL && !follow_trellis(op->states + column, levels, n)) return TSR_RANGE;
+    if (op->values == NULL && op->column_steps == NULL) {
+        reconstruct_run(levels, n, op->offset, op->steps[step], op->type, out);
+        return TSR_OK;
+    }
+    float sizes[TSR_BLOCK];
+    if (op->values == NULL) add_offset(levels, n, op->offset, sizes);
+    else if (!look_up(op, levels, n, sizes)) return TSR_RANGE;
+    scale_run(levels, sizes, op->column_steps ? op->column_steps + column : NULL, n, op->steps[step], op->type, out);
+    return TSR_OK;
+}
+
 /* Moves `n` levels of the block through their rows; *row and *row_left say where the block starts. */
-static tsr_error reconstruct_rows(const tsr_uniform *op, const int32_t *levels, size_t n, uint64_t *row,
-                                  uint64_t *row_left, size_t width, uint8_t *out) {
+static tsr_error reconstruct_rows(const tsr_uniform *op, int32_t *levels, size_t n, uint64_t *row, uint64_t *row_left, size_t width,
+                                  uint8_t *out) {
     for (size_t i = 0; i < n;) {
         if (*row >= op->rows) return TSR_ARGUMENT;
-        if (op->row_steps[*row] >= op->step_count) return TSR_RANGE;
         size_t run = *row_left < n - i ? (size_t)*row_left : n - i;
-        reconstruct_run(levels + i, run, op->offset, op->steps[op->row_steps[*row]], op->type, out + width * i);
+        tsr_error error = reconstruct_part(op, levels + i, run, *row, op->row_length - *row_left, out + width * i);
+        if (error != TSR_OK) return error;
         i += run;
         *row_left -= run;
         if (*row_left == 0) {
@@ -117,14 +188,16 @@ tsr_error tsr_uniform_decode(const tsr_uniform *op, tsr_reader *reader, tsr_read
     uint8_t *p = out;
     uint64_t left = reader->count;
     if (op->step_count == 0 || op->low_bits > 8 || (op->low_bits > 0 && low->count != left)) return TSR_ARGUMENT;
-    if (op->row_steps != NULL && op->row_length == 0 && left > 0) return TSR_ARGUMENT;
-    uint64_t row = op->row_steps ? first / op->row_length : 0;
-    uint64_t row_left = op->row_steps ? op->row_length - first % op->row_length : 0;
+    if (op->rows > 0 && op->row_length == 0) return TSR_ARGUMENT;
+    if (op->rows == 0 && (op->row_steps || op->column_steps || op->values || op->states)) return TSR_ARGUMENT;
+    uint64_t row = op->rows ? first / op->row_length : 0;
+    uint64_t row_left = op->rows ? op->row_length - first % op->row_length : 0;
+    if (op->states != NULL) start_trellis(op, first, left);
     while (left > 0) {
         size_t n = left < TSR_BLOCK ? (size_t)left : TSR_BLOCK;
         tsr_error error = tsr_reader_next(reader, levels, n);
         if (error == TSR_OK && op->low_bits > 0) error = add_low_bits(levels, low, n, op->low_bits);
-        if (error == TSR_OK && op->row_steps != NULL)
+        if (error == TSR_OK && op->rows > 0)
             error = reconstruct_rows(op, levels, n, &row, &row_left, width, p);
         else if (error == TSR_OK)
             reconstruct_run(levels, n, op->offset, op->steps[0], op->type, p);

@@ -48,6 +48,57 @@ uint64_t tsr_histogram(const int32_t *values, size_t n, int32_t lowest, uint32_t
     return outside;
 }
 
+/* -- classes of rows and columns (section 6.4) ----------------------------------------------------------------------- */
+
+/* Calls for the stretches of a row among n symbols from number `first` on: i is where one starts, run its length. */
+#define FOR_ROWS(n, first, columns)                                                                                       \
+    for (uint64_t i = 0, row = (first) / (columns), column = (first) % (columns), run;                                \
+         i < (n) && (run = (columns) - column < (n)-i ? (columns) - column : (n)-i, 1); i += run, row++, column = 0)
+
+void tsr_magnitudes(const int32_t *values, size_t n, uint64_t first, uint64_t columns, double *rows, double *sums) {
+    FOR_ROWS(n, first, columns) {
+        double total = 0;
+        for (uint64_t k = 0; k < run; k++) {
+            double size = fabs((double)values[i + k]);
+            total += size;
+            sums[column + k] += size;
+        }
+        rows[row] += total;
+    }
+}
+
+uint64_t tsr_class_histogram(const int32_t *values, size_t n, uint64_t first, uint64_t columns, const uint8_t *row_class,
+                             const uint8_t *column_class, uint32_t classes, int32_t lowest, uint32_t span, uint64_t *counts) {
+    uint64_t outside = 0;
+    FOR_ROWS(n, first, columns) {
+        const size_t above = (size_t)row_class[row] * classes;
+        for (uint64_t k = 0; k < run; k++) {
+            uint32_t symbol = (uint32_t)values[i + k] - (uint32_t)lowest;
+            if (symbol < span) counts[span * (above + column_class[column + k]) + symbol]++;
+            else outside++;
+        }
+    }
+    return outside;
+}
+
+/* n floats of `bits` added to `costs`. */
+static inline void add_costs(float *costs, const float *bits, uint32_t n) {
+    for (uint32_t s = 0; s < n; s++) costs[s] += bits[s];
+}
+
+TSR_VECTORISED void tsr_class_costs(const int32_t *values, size_t n, uint64_t first, uint64_t columns, const uint8_t *other, int by_row,
+                                    int32_t lowest, uint32_t span, const float *bits, uint32_t tables, uint32_t classes,
+                                    float *costs) {
+    FOR_ROWS(n, first, columns) {
+        for (uint64_t k = 0; k < run; k++) {
+            uint32_t symbol = (uint32_t)values[i + k] - (uint32_t)lowest;
+            if (symbol >= span) continue;
+            uint64_t mine = by_row ? row : column + k, its = by_row ? column + k : row;
+            add_costs(costs + mine * classes, bits + (size_t)symbol * tables + other[its], classes);
+        }
+    }
+}
+
 /* -- tables -------------------------------------------------------------------------------------------------------- */
 
 static int32_t frequency_code(uint32_t frequency) {
@@ -201,85 +252,6 @@ tsr_error tsr_table_write(const tsr_table *table, uint8_t *data, size_t capacity
     write_table(&w, table, mode, best_order, best_rice);
     if (w.failed) return TSR_TRUNCATED;
     *position = w.position;
-    return TSR_OK;
-}
-
-/* -- rANS ---------------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    uint64_t reciprocal; /* ceil(2^(32 + precision) / frequency): exact quotients for every state that occurs */
-    uint64_t most;       /* states from here on give up a word first */
-    uint32_t frequency, start;
-} encoder_slot;
-
-/* LEB128; returns the end, or NULL if there is no room. */
-static uint8_t *write_varint(uint8_t *p, const uint8_t *end, uint64_t x) {
-    do {
-        if (p == NULL || p == end) return NULL;
-        *p++ = (uint8_t)((x & 127) | (x > 127 ? 128 : 0));
-        x >>= 7;
-    } while (x != 0);
-    return p;
-}
-
-static int is_patch(const tsr_table *table, int32_t value) {
-    uint32_t symbol = (uint32_t)value - (uint32_t)table->lowest;
-    return symbol >= table->alphabet || table->frequency[symbol] == 0;
-}
-
-static uint8_t *write_patches(const tsr_table *table, const int32_t *values, size_t n, uint8_t *p, const uint8_t *end) {
-    uint64_t patches = 0;
-    for (size_t i = 0; i < n; i++) patches += (uint64_t)is_patch(table, values[i]);
-    p = write_varint(p, end, patches);
-    size_t from = 0;
-    for (size_t i = 0; patches > 0 && i < n && p != NULL; i++) {
-        if (!is_patch(table, values[i])) continue;
-        p = write_varint(p, end, i - from);
-        p = write_varint(p, end, zigzag(values[i]));
-        from = i + 1;
-    }
-    return p;
-}
-
-tsr_error tsr_rans_encode(const tsr_table *table, uint32_t table_index, uint32_t lanes, const int32_t *values, size_t n,
-                          uint8_t *out, size_t capacity, uint16_t *scratch, size_t *size) {
-    encoder_slot slots[TSR_MAX_ALPHABET];
-    const uint32_t precision = table->precision;
-    uint32_t start = 0, mode = 0;
-    for (uint32_t k = 0; k < table->alphabet; k++) {
-        uint32_t frequency = table->frequency[k];
-        if (frequency > table->frequency[mode]) mode = k;
-        uint64_t one = UINT64_C(1) << (32 + precision);
-        slots[k] = (encoder_slot){frequency ? (one + frequency - 1) / frequency : 0, (uint64_t)frequency << (32 - precision),
-                                  frequency, start};
-        start += frequency;
-    }
-    if (start != UINT32_C(1) << precision || lanes < 1 || lanes > TSR_MAX_LANES || capacity < 1) return TSR_ARGUMENT;
-    out[0] = (uint8_t)table_index;
-    const uint8_t *end = out + capacity;
-    uint8_t *p = write_patches(table, values, n, out + 1, end);
-    if (p == NULL) return TSR_TRUNCATED;
-
-    uint32_t state[TSR_MAX_LANES];
-    for (uint32_t lane = 0; lane < lanes; lane++) state[lane] = 0x10000;
-    uint16_t *word = scratch + n; /* filled backwards: the decoder reads what was written last */
-    for (size_t i = n; i-- > 0;) {
-        uint32_t symbol = (uint32_t)values[i] - (uint32_t)table->lowest;
-        if (symbol >= table->alphabet || slots[symbol].frequency == 0) symbol = mode; /* a patch overrides it */
-        const encoder_slot *s = &slots[symbol];
-        uint32_t x = state[i % lanes];
-        if (x >= s->most) {
-            *--word = (uint16_t)x;
-            x >>= 16;
-        }
-        uint32_t quotient = (uint32_t)(x * s->reciprocal >> (32 + precision)); /* the product stays below 2^64 */
-        state[i % lanes] = (quotient << precision) + (x - quotient * s->frequency) + s->start;
-    }
-    size_t words = (size_t)(scratch + n - word);
-    if ((size_t)(end - p) < 4 * (size_t)lanes + 2 * words) return TSR_TRUNCATED;
-    for (uint32_t lane = 0; lane < lanes; lane++, p += 4) store32(p, state[lane]);
-    for (size_t i = 0; i < words; i++, p += 2) store16(p, word[i]);
-    *size = (size_t)(p - out);
     return TSR_OK;
 }
 

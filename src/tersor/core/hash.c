@@ -2,6 +2,14 @@
 #include "bits.h"
 #include "tersor.h"
 
+/* TSR_SCALAR and TSR_NARROW leave out the vectors, or the widest ones: tests compare what is left. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(TSR_SCALAR)
+#define TSR_VECTORS 1
+#include <immintrin.h>
+#else
+#define TSR_VECTORS 0
+#endif
+
 enum { SECRET_SIZE = 192, STRIPE = 64, STRIPES = 16, BLOCK = STRIPE * STRIPES };
 
 static const uint8_t SECRET[SECRET_SIZE] = {
@@ -101,29 +109,105 @@ static uint64_t hash_up_to_240(const uint8_t *p, size_t n, uint64_t seed) {
     return avalanche(sum + mix(p + n - 16, SECRET + 119, seed));
 }
 
-/* Written so that compilers turn it into vector code: eight independent lanes. */
-static inline void accumulate(uint64_t *restrict sum, const uint8_t *restrict p, const uint8_t *restrict secret) {
+static void accumulate(uint64_t *restrict sum, const uint8_t *restrict p, const uint8_t *restrict secret) {
     uint64_t data[8], keyed[8];
     for (int i = 0; i < 8; i++) data[i] = load64(p + 8 * i);
     for (int i = 0; i < 8; i++) keyed[i] = data[i] ^ load64(secret + 8 * i);
     for (int i = 0; i < 8; i++) sum[i] += data[i ^ 1] + (keyed[i] & 0xFFFFFFFFu) * (keyed[i] >> 32);
 }
 
-static inline void scramble(uint64_t *sum, const uint8_t *secret) {
+static void scramble(uint64_t *sum, const uint8_t *secret) {
     for (int i = 0; i < 8; i++) sum[i] = (sum[i] ^ (sum[i] >> 47) ^ load64(secret + 8 * i)) * P32_1;
 }
 
-/* Everything but the last, overlapping stripe of `size` > 240 bytes, and that one. */
-TSR_VECTORISED static void accumulate_all(uint64_t *sum, const uint8_t *p, size_t size, const uint8_t *secret) {
-    size_t blocks = (size - 1) / BLOCK;
-    for (size_t b = 0; b < blocks; b++) {
-        for (int i = 0; i < STRIPES; i++) accumulate(sum, p + BLOCK * b + (size_t)(STRIPE * i), secret + 8 * i);
-        scramble(sum, secret + SECRET_SIZE - STRIPE);
+/* The order of the steps for `size` > 240 bytes, whatever does them: every block of 16 stripes is followed by a scramble,
+ * the last one by the stripe that ends where the data ends and overlaps what was read before. */
+#define ACCUMULATE_ALL(ACCUMULATE, SCRAMBLE)                                                                             \
+    do {                                                                                                                 \
+        size_t blocks = (size - 1) / BLOCK, stripes = (size - BLOCK * blocks - 1) / STRIPE;                              \
+        for (size_t b = 0; b < blocks; b++, p += BLOCK) {                                                                \
+            for (size_t i = 0; i < STRIPES; i++) ACCUMULATE(p + STRIPE * i, secret + 8 * i);                             \
+            SCRAMBLE(secret + SECRET_SIZE - STRIPE);                                                                     \
+        }                                                                                                                \
+        for (size_t i = 0; i < stripes; i++) ACCUMULATE(p + STRIPE * i, secret + 8 * i);                                 \
+        ACCUMULATE(end - STRIPE, secret + SECRET_SIZE - STRIPE - 7);                                                     \
+    } while (0)
+
+static void accumulate_scalar(uint64_t *sum, const uint8_t *p, size_t size, const uint8_t *secret) {
+    const uint8_t *end = p + size;
+#define ONE(data, key) accumulate(sum, data, key)
+#define STIR(key) scramble(sum, key)
+    ACCUMULATE_ALL(ONE, STIR);
+#undef ONE
+#undef STIR
+}
+
+#if TSR_VECTORS
+__attribute__((target("avx2"))) static inline __m256i accumulate_256(__m256i sum, const uint8_t *p, const uint8_t *secret) {
+    __m256i data = _mm256_loadu_si256((const void *)p);
+    __m256i keyed = _mm256_xor_si256(data, _mm256_loadu_si256((const void *)secret));
+    __m256i product = _mm256_mul_epu32(keyed, _mm256_srli_epi64(keyed, 32));
+    return _mm256_add_epi64(sum, _mm256_add_epi64(product, _mm256_shuffle_epi32(data, 0x4E)));
+}
+
+__attribute__((target("avx2"))) static inline __m256i scramble_256(__m256i sum, const uint8_t *secret) {
+    const __m256i prime = _mm256_set1_epi64x(P32_1);
+    __m256i x = _mm256_xor_si256(_mm256_xor_si256(sum, _mm256_srli_epi64(sum, 47)), _mm256_loadu_si256((const void *)secret));
+    __m256i high = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), prime);
+    return _mm256_add_epi64(_mm256_mul_epu32(x, prime), _mm256_slli_epi64(high, 32));
+}
+
+__attribute__((target("avx2"))) static void accumulate_avx2(uint64_t *sum, const uint8_t *p, size_t size, const uint8_t *secret) {
+    const uint8_t *end = p + size;
+    __m256i low = _mm256_loadu_si256((const void *)sum), high = _mm256_loadu_si256((const void *)(sum + 4));
+#define ONE(data, key) (low = accumulate_256(low, data, key), high = accumulate_256(high, (data) + 32, (key) + 32))
+#define STIR(key) (low = scramble_256(low, key), high = scramble_256(high, (key) + 32))
+    ACCUMULATE_ALL(ONE, STIR);
+#undef ONE
+#undef STIR
+    _mm256_storeu_si256((void *)sum, low);
+    _mm256_storeu_si256((void *)(sum + 4), high);
+}
+
+__attribute__((target("avx512f"))) static inline __m512i accumulate_512(__m512i sum, const uint8_t *p, const uint8_t *secret) {
+    __m512i data = _mm512_loadu_si512(p), keyed = _mm512_xor_si512(data, _mm512_loadu_si512(secret));
+    __m512i product = _mm512_mul_epu32(keyed, _mm512_srli_epi64(keyed, 32));
+    return _mm512_add_epi64(sum, _mm512_add_epi64(product, _mm512_shuffle_epi32(data, 0x4E)));
+}
+
+__attribute__((target("avx512f"))) static inline __m512i scramble_512(__m512i sum, const uint8_t *secret) {
+    const __m512i prime = _mm512_set1_epi64(P32_1);
+    __m512i x = _mm512_xor_si512(_mm512_xor_si512(sum, _mm512_srli_epi64(sum, 47)), _mm512_loadu_si512(secret));
+    __m512i high = _mm512_mul_epu32(_mm512_srli_epi64(x, 32), prime);
+    return _mm512_add_epi64(_mm512_mul_epu32(x, prime), _mm512_slli_epi64(high, 32));
+}
+
+__attribute__((target("avx512f"))) static void accumulate_avx512(uint64_t *sum, const uint8_t *p, size_t size, const uint8_t *secret) {
+    const uint8_t *end = p + size;
+    __m512i all = _mm512_loadu_si512(sum);
+#define ONE(data, key) all = accumulate_512(all, data, key)
+#define STIR(key) all = scramble_512(all, key)
+    ACCUMULATE_ALL(ONE, STIR);
+#undef ONE
+#undef STIR
+    _mm512_storeu_si512(sum, all);
+}
+#endif
+
+static void accumulate_all(uint64_t *sum, const uint8_t *p, size_t size, const uint8_t *secret) {
+#if TSR_VECTORS
+#ifndef TSR_NARROW
+    if (__builtin_cpu_supports("avx512f")) {
+        accumulate_avx512(sum, p, size, secret);
+        return;
     }
-    const uint8_t *last = p + BLOCK * blocks;
-    size_t stripes = (size - BLOCK * blocks - 1) / STRIPE;
-    for (size_t i = 0; i < stripes; i++) accumulate(sum, last + STRIPE * i, secret + 8 * i);
-    accumulate(sum, p + size - STRIPE, secret + SECRET_SIZE - STRIPE - 7);
+#endif
+    if (__builtin_cpu_supports("avx2")) {
+        accumulate_avx2(sum, p, size, secret);
+        return;
+    }
+#endif
+    accumulate_scalar(sum, p, size, secret);
 }
 
 uint64_t tsr_hash(const void *data, size_t size, uint64_t seed) {

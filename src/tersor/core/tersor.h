@@ -28,9 +28,14 @@ enum {
     TSR_MIN_PRECISION = 8,
     TSR_MAX_ALPHABET = 4096,
     TSR_MAX_LANES = 32,
+    TSR_MAX_TABLES = 255,
     TSR_BLOCK = 2048,     /* symbols decoded at a time: levels and weights stay in the first-level cache */
     TSR_LEAF = 65536,     /* elements under one leaf of a tensor's digest (section 5) */
-    TSR_VERBATIM = 255    /* table index of a chunk whose symbols are stored as they are */
+    TSR_VERBATIM = 255,   /* table index of a chunk whose symbols are stored as they are */
+    TSR_MAX_CLASSES = 64, /* tables of a `rans2d` stream */
+    TSR_MAX_PRECISION_2D = 13,
+    TSR_MAX_SIDE = 1 << 24, /* rows, and columns, of a `rans2d` stream */
+    TSR_MAX_TRELLIS = (1 << 30) - 1 /* largest level of a trellis: twice as much still fits */
 };
 
 /* -- hashing (section 2) ------------------------------------------------------------------------------------- */
@@ -50,12 +55,6 @@ typedef struct {
 /* Reads one table at bit `*position` of `data`; advances `*position`. */
 tsr_error tsr_table_read(tsr_table *table, const uint8_t *data, size_t size, size_t *position);
 
-/* Checks a whole prelude (section 6.1). */
-tsr_error tsr_prelude_check(const uint8_t *data, size_t size);
-
-/* Reads table number `wanted` of a prelude and its number of lanes; what follows that table is not looked at. */
-tsr_error tsr_prelude_read(tsr_table *table, uint32_t wanted, const uint8_t *data, size_t size, uint32_t *lanes);
-
 /* Appends a table at bit `*position` of `data` (zeroed, `capacity` bytes). All frequencies but one must be representable
  * (see tsr_table_round) and `lowest` within +-2^30: TSR_TABLE if not. Picks the cheapest of the encodings that section
  * 6.2 allows. */
@@ -73,7 +72,50 @@ typedef struct {
     int32_t value;
 } tsr_slot;
 
+/* Where alphabet and precision are small a slot fits in 32 bits: bias, frequency - 1 (`precision` bits each), value - base. One
+ * look-up instead of two, and four times as many slots in the first-level cache. */
+int tsr_packs(uint32_t precision, int64_t span);
+
+/* Fills the 2^precision slots of a table: uint32_t if packed, else tsr_slot. */
+void tsr_slots_fill(const tsr_table *table, int packed, int32_t base, void *slots);
+
+/* The first piece of a stream, parsed once for all of its chunks. `data` must outlive it. */
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+    uint32_t lanes, tables;
+    size_t at[TSR_MAX_TABLES]; /* first bit of every table; with `rans2d`, two tables of classes follow */
+    /* `rans2d` (section 6.4) alone: */
+    uint64_t columns, rows;    /* columns is 0 with `rans` */
+    uint32_t precision;        /* of all tables */
+    int32_t base;
+    int packed;
+    size_t classes, row_bytes; /* where the coded classes begin, and the bytes of those of the rows */
+    const uint8_t *row_class, *column_class;
+    const void *slots;         /* of all tables, one after another */
+} tsr_prelude;
+
+/* Parses and checks the prelude of a `rans` stream. */
+tsr_error tsr_prelude_open(tsr_prelude *prelude, const uint8_t *data, size_t size);
+
+/* The same for a `rans2d` stream of `count` symbols; tsr_prelude_fill must follow. */
+tsr_error tsr_prelude_open_2d(tsr_prelude *prelude, const uint8_t *data, size_t size, uint64_t count);
+
+/* Room that tsr_prelude_fill needs for slots. */
+size_t tsr_prelude_slot_bytes(const tsr_prelude *prelude);
+
+/* Decodes the classes into prelude->rows and prelude->columns bytes, and fills the slots; all must outlive the prelude. `scratch` holds
+ * 2^TSR_MAX_PRECISION slots. */
+tsr_error tsr_prelude_fill(tsr_prelude *prelude, uint8_t *row_class, uint8_t *column_class, void *slots, tsr_slot *scratch);
+
+/* The table of each of n symbols of a `rans2d` stream from number `first` on; they must lie in its rows. */
+void tsr_prelude_tables(const tsr_prelude *prelude, uint64_t first, uint8_t *tables, size_t n);
+
 typedef enum { TSR_U8 = 0, TSR_I8 = 1, TSR_I16 = 2, TSR_I32 = 3 } tsr_type;
+typedef enum { TSR_SIMD_NONE = 0, TSR_SIMD_AVX2 = 1, TSR_SIMD_AVX512 = 2 } tsr_simd;
+
+/* The best vectors of this processor. */
+tsr_simd tsr_simd_best(void);
 
 /* One chunk of an integer stream being decoded, block by block. */
 typedef struct {
@@ -85,20 +127,36 @@ typedef struct {
     uint32_t lanes;                   /* 0: the values are stored verbatim */
     uint32_t precision;
     tsr_type type;
+    tsr_simd simd;                    /* set on opening; may be lowered */
     uint32_t state[TSR_MAX_LANES];
-    tsr_slot *slots;                  /* 2^precision entries, owned by the caller */
+    const void *slots;
+    int packed;
+    int32_t base;
+    const tsr_prelude *prelude;       /* `rans2d`: the table changes with row and column; else NULL */
+    uint64_t first;                   /* number of the first symbol in the stream, with `rans2d` */
+    struct tsr_adaptive *adaptive;    /* `adaptive`: decodes by itself; else NULL */
 } tsr_reader;
 
-/* Opens a `rans` chunk. `prelude` is the stream's first piece: lanes and tables. `slots` must hold
- * 2^TSR_MAX_PRECISION entries. */
-tsr_error tsr_reader_open(tsr_reader *reader, tsr_slot *slots, tsr_type type, const uint8_t *prelude,
-                          size_t prelude_size, const uint8_t *data, size_t size, uint64_t count);
+/* Opens a `rans` or `rans2d` chunk whose first symbol is number `first` of the stream. `slots` must hold 2^TSR_MAX_PRECISION entries;
+ * they and the prelude must outlive the reader. */
+tsr_error tsr_reader_open(tsr_reader *reader, tsr_slot *slots, const tsr_prelude *prelude, tsr_type type, const uint8_t *data,
+                          size_t size, uint64_t first, uint64_t count);
+
+/* Opens what follows the first byte of a chunk, given its table. */
+tsr_error tsr_reader_open_table(tsr_reader *reader, tsr_slot *slots, const tsr_table *table, uint32_t lanes, tsr_type type,
+                                const uint8_t *data, size_t size, uint64_t count);
 
 /* Opens plain little-endian values of `type`: the chunk of a `raw` stream, or what zstd unpacked. */
 tsr_error tsr_reader_open_plain(tsr_reader *reader, tsr_type type, const uint8_t *data, size_t size, uint64_t count);
 
-/* Decodes the next n symbols into out. n must be a multiple of TSR_MAX_LANES unless they are the last ones. */
+/* A reader of a chunk that tsr_adaptive_open (adaptive.h) has opened. */
+void tsr_reader_open_adaptive(tsr_reader *reader, struct tsr_adaptive *chunk, tsr_type type, uint64_t count);
+
+/* Decodes the next n <= TSR_BLOCK symbols into out. n must be a multiple of TSR_MAX_LANES unless they are the last ones. */
 tsr_error tsr_reader_next(tsr_reader *reader, int32_t *out, size_t n);
+
+/* The next n symbols of type u8 or i8 as bytes; n as above, but of any size. */
+tsr_error tsr_reader_bytes(tsr_reader *reader, uint8_t *out, size_t n);
 
 /* After the last symbol: everything was consumed and the coder is back in its starting state. */
 tsr_error tsr_reader_close(const tsr_reader *reader);
@@ -111,7 +169,11 @@ typedef struct {
     const float *steps;        /* palette of steps */
     size_t step_count;
     const uint8_t *row_steps;  /* palette index of every row, or NULL: all rows use steps[0] */
-    uint64_t rows, row_length;
+    const float *column_steps; /* of every column, or NULL: 1 */
+    const float *values;       /* of the levels 1, 2, ... in place of level + offset, or NULL */
+    size_t value_count;
+    uint8_t *states;           /* trellis: room for row_length states; else NULL */
+    uint64_t rows, row_length; /* 0 where nothing of the above depends on them */
     float offset;
     tsr_float type;
     uint32_t low_bits;         /* 0 to 8: how many low bits of a level are in a stream of their own */
@@ -129,14 +191,43 @@ tsr_error tsr_planes_decode(tsr_reader *readers, uint32_t stored, uint32_t width
 
 /* -- encoding --------------------------------------------------------------------------------------------------- */
 
-/* Encodes n values as a rans chunk with `table` (index `table_index` in the prelude). Values the table lacks become
- * patches. Returns the size through `*size`; TSR_TRUNCATED if `capacity` is too small. `scratch` holds n words. */
-tsr_error tsr_rans_encode(const tsr_table *table, uint32_t table_index, uint32_t lanes, const int32_t *values, size_t n,
-                          uint8_t *out, size_t capacity, uint16_t *scratch, size_t *size);
+/* Frequencies of all tables of a prelude as the encoder needs them: a row of `span` entries, frequency | start << 16, for each. */
+typedef struct {
+    uint32_t *entries;
+    uint32_t *modes;      /* the entry that stands in for values a table lacks */
+    int32_t lowest;
+    uint32_t span, precision;
+} tsr_encoder;
+
+/* Finds lowest, span and precision for tables `from` to `to` - 1 of a prelude; TSR_ARGUMENT if they lie too far apart or
+ * differ in precision. */
+tsr_error tsr_encoder_open(tsr_encoder *encoder, const tsr_prelude *prelude, uint32_t from, uint32_t to);
+
+/* Fills encoder->entries (span for each table) and encoder->modes, which the caller has set. */
+tsr_error tsr_encoder_fill(tsr_encoder *encoder, const tsr_prelude *prelude, uint32_t from, uint32_t to);
+
+/* Encodes n values as a chunk that starts with byte `table_index`. `tables` holds the table of every symbol, or is NULL: the
+ * first. Values a table lacks become patches. Returns the size through `*size`; TSR_TRUNCATED if `capacity` is too small.
+ * `scratch` holds n + 32 words. */
+tsr_error tsr_rans_encode(const tsr_encoder *encoder, uint32_t table_index, uint32_t lanes, const uint8_t *tables,
+                          const int32_t *values, size_t n, uint8_t *out, size_t capacity, uint16_t *scratch, size_t *size);
 
 /* Counts the values lowest .. lowest + alphabet - 1 into the first half of `counts`, which has room for twice the
  * alphabet; returns how many fell outside. */
 uint64_t tsr_histogram(const int32_t *values, size_t n, int32_t lowest, uint32_t alphabet, uint64_t *counts);
+
+/* Adds the magnitudes of n symbols from number `first` on to the sums of their rows and columns. */
+void tsr_magnitudes(const int32_t *values, size_t n, uint64_t first, uint64_t columns, double *row_sums, double *column_sums);
+
+/* Counts values lowest .. lowest + span - 1 by the class of the row and, of `classes`, that of the column, into rows of `span` counts;
+ * returns how many fell outside. */
+uint64_t tsr_class_histogram(const int32_t *values, size_t n, uint64_t first, uint64_t columns, const uint8_t *row_class,
+                             const uint8_t *column_class, uint32_t classes, int32_t lowest, uint32_t span, uint64_t *counts);
+
+/* Adds to `costs`, `classes` floats for every row (by_row) or column, the bits of its symbols under each class, given the classes of
+ * the `other` side. `bits` has `tables` floats for every value from `lowest` on; other + classes - 1 < tables. */
+void tsr_class_costs(const int32_t *values, size_t n, uint64_t first, uint64_t columns, const uint8_t *other, int by_row,
+                     int32_t lowest, uint32_t span, const float *bits, uint32_t tables, uint32_t classes, float *costs);
 
 /* Smallest and largest value; n > 0. */
 void tsr_minmax(const int32_t *values, size_t n, int32_t *smallest, int32_t *largest);

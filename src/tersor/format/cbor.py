@@ -14,6 +14,14 @@ class CborError(ValueError):
     """Bytes that are not the one encoding of a value."""
 
 
+class TooManyItemsError(CborError):
+    """More items than the caller allows; `items` says how many at least."""
+
+    def __init__(self, items: int) -> None:
+        self.items = items
+        super().__init__(f"{items} items or more")
+
+
 def encode(value: object) -> bytes:
     """Encode `value`; map keys are sorted by their encoding, floats always take 8 bytes."""
     out: list[bytes] = []
@@ -60,9 +68,12 @@ def _encode(value: object, out: list[bytes]) -> None:
             raise CborError(f"cannot encode {type(value).__name__}")
 
 
-def decode(data: bytes) -> Value:
-    """Decode one value that fills `data`; raises `CborError` unless `encode` would give the same bytes back."""
-    parser = _Parser(data)
+def decode(data: bytes, most_items: int | None = None) -> Value:
+    """Decode one value that fills `data`; raises `CborError` unless `encode` would give the same bytes back.
+
+    The items of all arrays and maps together are counted before they are built: each takes up to 72 bytes of memory.
+    """
+    parser = _Parser(data, len(data) if most_items is None else most_items)
     value = parser.value(0)
     if parser.position != len(data):
         raise CborError(f"{len(data) - parser.position} bytes after the value")
@@ -70,9 +81,11 @@ def decode(data: bytes) -> Value:
 
 
 class _Parser:
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, most_items: int) -> None:
         self.data = data
         self.position = 0
+        self.items = 1
+        self.most_items = most_items
 
     def take(self, size: int) -> bytes:
         if size > len(self.data) - self.position:
@@ -135,9 +148,12 @@ class _Parser:
             raise CborError(f"text that is not UTF-8 before byte {self.position}") from None
 
     def fits(self, items: int) -> None:
-        """Refuse a length that the bytes left cannot hold, before building a list of it."""
+        """Refuse a length that the bytes left cannot hold, or that the caller does not want, before building a list."""
         if items > len(self.data) - self.position:
             raise CborError(f"a length of {items} before byte {self.position} does not fit")
+        self.items += items
+        if self.items > self.most_items:
+            raise TooManyItemsError(self.items)
 
     def map(self, size: int, depth: int) -> dict[str, Value]:
         self.fits(2 * size)

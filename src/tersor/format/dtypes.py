@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 
+_STRETCH = 2**16
+"""Elements widened at a time."""
+
 
 @dataclass(frozen=True)
 class DType:
@@ -54,11 +57,25 @@ def view_floats(data: Bytes, dtype: str) -> npt.NDArray[np.floating]:
 def to_numpy(data: Bytes, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
     """View stored bytes as an array; types numpy lacks (BF16, the 8-bit floats) widen exactly to float32."""
     name = DTYPES[dtype].numpy
-    if name is not None:
-        return data.view(name).reshape(shape)
-    if dtype == "BF16":
-        return widen_bf16(data.view("<u2")).reshape(shape)
-    return _FLOAT8[dtype][data].reshape(shape)
+    return (data.view(name) if name is not None else _widen(data, dtype)).reshape(shape)
+
+
+def widen_in_place(room: Bytes, dtype: str) -> npt.NDArray[np.float32]:
+    """Elements that numpy lacks, whose stored bytes stand at the end of `room`, as float32 that fill it.
+
+    No element is written to where a later one has not been read: it needs no memory beside the result.
+    """
+    wide = room.view("<f4")
+    stored = room[room.size - wide.size * DTYPES[dtype].itemsize :]
+    for start in range(0, wide.size, _STRETCH):
+        end = min(start + _STRETCH, wide.size)
+        width = DTYPES[dtype].itemsize
+        wide[start:end] = _widen(stored[start * width : end * width].copy(), dtype)
+    return wide
+
+
+def _widen(data: Bytes, dtype: str) -> npt.NDArray[np.float32]:
+    return widen_bf16(data.view("<u2")) if dtype == "BF16" else _FLOAT8[dtype][data]
 
 
 def widen_bf16(words: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:

@@ -16,10 +16,22 @@ from tersor.format.limits import Limits
 
 FEATURES = frozenset[str]()
 """Features a file may require beyond the ops and coders it names. None exist in version 1.0."""
-OPS = ("raw", "uniform")
-CODERS = ("rans", "raw", "zstd")
+OPS = ("raw", "uniform", "uniform2d", "companded", "trellis")
+CODERS = ("adaptive", "rans", "rans2d", "raw", "zstd")
+PRELUDES = ("adaptive", "rans", "rans2d")
+"""Coders whose streams begin with a piece for all chunks."""
 INTEGER_TYPES = {"u8": 1, "i8": 1, "i16": 2, "i32": 4}
 MAX_RANK = 32
+MAX_PRELUDE = 2**21
+"""Bytes of the tables of a stream: 255 of 4096 symbols take less, even if every frequency surprises."""
+
+
+LONGEST_PLACE = 200
+
+
+def place_of(name: str) -> str:
+    """Where an error in the tensor of this name is. Names may have megabytes, and places are made for every piece."""
+    return f"tensor {name[:LONGEST_PLACE]!r}{'...' if len(name) > LONGEST_PLACE else ''}"
 
 
 @dataclass(frozen=True)
@@ -40,8 +52,13 @@ class Stream:
 
     @property
     def preludes(self) -> int:
-        """Pieces before the first chunk: the tables of a rans stream."""
-        return int(self.coder == "rans" and self.count > 0)
+        """Pieces before the first chunk: tables, or what else all chunks share."""
+        return int(self.coder in PRELUDES and self.count > 0)
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that a chunk can need, whatever the coder: a word and a patch for every symbol, states, frame heads."""
+        return (INTEGER_TYPES[self.type] + 4) * min(self.chunk, self.count) + 1024
 
     @property
     def nbytes(self) -> int:
@@ -119,7 +136,10 @@ class Manifest:
         """Inflate, decode and check a manifest."""
         limits.check_manifest(size, len(stored))
         try:
-            root = cbor.decode(_inflate(stored, size))
+            root = cbor.decode(_inflate(stored, size), limits.most_items(len(stored)))
+        except cbor.TooManyItemsError as error:
+            what, allowed = "the number of items in the manifest", limits.most_items(len(stored))
+            raise limits.exceeded(what, error.items, allowed, "manifest_items", "manifest") from None
         except cbor.CborError as error:
             raise FormatError(
                 "manifest_encoding", f"the manifest is not canonical: {error}", where="manifest"
@@ -202,7 +222,9 @@ class _Checker:
         for index, raw in enumerate(tensors):
             entry = self.entry(raw, entries, f"tensor {index}")
             if entry.name in names:
-                raise self.fail("duplicate_name", f"two tensors are called {entry.name!r}", f"tensor {index}")
+                raise self.fail(
+                    "duplicate_name", f"it has the name of an earlier one, {place_of(entry.name)}", f"tensor {index}"
+                )
             names.add(entry.name)
             entries.append(entry)
         return Manifest(tuple(entries), meta, needs)
@@ -214,7 +236,7 @@ class _Checker:
         name = self.text(parts[0], where)
         if not name or "\0" in name:
             raise self.fail("bad_name", "a name is empty or holds a NUL", where)
-        where = f"tensor {name!r}"
+        where = place_of(name)
         if len(parts) == 2:
             return self.tie(name, self.number(parts[1], where, "bad_tie"), earlier, where)
         dtype = self.text(parts[1], where)
@@ -232,7 +254,7 @@ class _Checker:
             raise self.fail("manifest_schema", "a digest has 8 bytes", where)
         chain = tuple(self.step(s, where) for s in self.items(parts[4], None, where))
         if len(chain) != 1:
-            raise self.fail("bad_chain", f"a chain of {len(chain)} ops; raw and uniform stand alone", where)
+            raise self.fail("bad_chain", f"a chain of {len(chain)} ops; every op stands alone", where)
         return Entry(name, dtype, shape, int.from_bytes(parts[3], "little"), chain)
 
     def tie(self, name: str, target: int, earlier: list[Entry], where: str) -> Entry:
@@ -264,7 +286,7 @@ class _Checker:
                 f"chunks of {chunk} symbols; allowed are multiples of {LEAF} up to {MAX_CHUNK}",
                 where,
             )
-        pieces = tuple(self.number(n, where, "sizes") for n in self.items(sizes, None, where))
+        pieces = tuple(self.number(n, where, "bad_pieces") for n in self.items(sizes, None, where))
         if not isinstance(checksums, bytes) or len(checksums) != 4 * len(pieces):
             raise self.fail("manifest_schema", "expected 4 bytes of checksum for every piece", where)
         words = tuple(int.from_bytes(checksums[k : k + 4], "little") for k in range(0, len(checksums), 4))
@@ -272,5 +294,12 @@ class _Checker:
         if len(pieces) != stream.preludes + stream.chunks:
             raise self.fail(
                 "bad_pieces", f"{len(pieces)} pieces where {stream.preludes + stream.chunks} are due", where
+            )
+        tables, chunks = max(pieces[: stream.preludes], default=0), max(pieces[stream.preludes :], default=0)
+        if tables > MAX_PRELUDE or chunks > stream.most_bytes:
+            raise self.fail(
+                "bad_pieces",
+                f"a piece of {max(pieces)} bytes; tables take {MAX_PRELUDE} at most, a chunk here {stream.most_bytes}",
+                where,
             )
         return stream

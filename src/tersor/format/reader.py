@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import io
 import os
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import accumulate, pairwise
-from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from tersor import _core
-from tersor.coders import chunk_input
+from tersor.coders import chunk_data, open_prelude
 from tersor.errors import FormatError
-from tersor.format.dtypes import Bytes, to_numpy
+from tersor.format.dtypes import DTYPES, Bytes, to_numpy, widen_in_place
 from tersor.format.layout import HEADER_SIZE, Header, checksum, digest_of
 from tersor.format.limits import Limits
-from tersor.format.manifest import Entry, Manifest, Step
+from tersor.format.manifest import INTEGER_TYPES, Entry, Manifest, Step, place_of
+from tersor.format.storage import Readable, open_storage
 from tersor.ops import open_entry
 from tersor.ops.chunks import Chunk, ChunkDecoder, Leaves, stream_errors
 
 Array = npt.NDArray[np.generic]
-Readable = str | os.PathLike[str] | bytes | BinaryIO
+
+SCRATCH = 24 * 2**20
+"""Bytes that all chunks that are being decoded may take together, besides their results. One alone may take more."""
+TABLES = 2**18
+"""Bytes of the decoding tables of one stream."""
 
 
 class TensorFile(Mapping[str, Array]):
@@ -38,17 +41,16 @@ class TensorFile(Mapping[str, Array]):
     which numpy lacks, widen exactly to float32 (`stored` gives their bytes). Safe to use from many threads.
 
     Raises `FormatError` with a code for a damaged or hostile file, `LimitError` for one that asks for more than
-    `limits`.
+    `limits`. A process that was forked may go on with a file that its parent opened from a path or from bytes.
     """
 
     def __init__(self, source: Readable, *, limits: Limits | None = None, workers: int | None = None) -> None:
-        self._lock = threading.Lock()
-        self._pool: Executor | None = None
+        self._pools: dict[int, ThreadPoolExecutor] = {}  # by process: a fork inherits no threads
         self.workers = workers if workers is not None else min(os.cpu_count() or 1, 8)
         self.limits = limits or Limits()
-        self._file, self._owned, self.label = _open(source)
+        self._storage = open_storage(source)
         try:
-            size = self._file.seek(0, io.SEEK_END)
+            size = self._storage.size
             self.header = Header.unpack(self._read(0, min(size, HEADER_SIZE)), size)
             stored = self._read(HEADER_SIZE, self.header.stored_size)
             self.manifest = self._manifest(stored)
@@ -105,21 +107,35 @@ class TensorFile(Mapping[str, Array]):
 
     def __getitem__(self, name: str) -> Array:
         entry = self.entry(name)
-        return to_numpy(self.stored(name), entry.dtype, entry.shape)
+        dtype = DTYPES[entry.dtype]
+        if dtype.numpy is not None:
+            return to_numpy(self.stored(name), entry.dtype, entry.shape)
+        room = np.empty(4 * entry.words, np.uint8)
+        self._decode(name, room[room.size - entry.nbytes :])
+        return widen_in_place(room, entry.dtype).reshape(entry.shape)
 
     def stored(self, name: str) -> Bytes:
         """The bytes of a tensor, little endian, in C order, checked against its digest."""
-        decoder = self._decoder(name)
         out = np.empty(self.entry(name).nbytes, np.uint8)
-        bounds = list(pairwise(accumulate((n * decoder.width for n in decoder.counts), initial=0)))
-        pieces = [out[a:b] for a, b in bounds]
-        leaves: Iterable[Leaves]
-        if len(pieces) > 1 and self.workers > 1:
-            leaves = self._executor().map(decoder.decode, range(len(pieces)), pieces)
-        else:
-            leaves = map(decoder.decode, range(len(pieces)), pieces)
-        self._check_digest(name, list(leaves))
+        self._decode(name, out)
         return out
+
+    def _decode(self, name: str, out: Bytes) -> None:
+        """Fill `out` with the bytes of a tensor; as many chunks at once as there are threads and `SCRATCH` has room."""
+        decoder = self._decoder(name)
+        bounds = pairwise(accumulate((n * decoder.width for n in decoder.counts), initial=0))
+        pieces = [out[a:b] for a, b in bounds]
+        at_once = min(self.workers, len(pieces), SCRATCH // self._scratch(name))
+        if at_once <= 1:
+            leaves = [decoder.decode(k, piece) for k, piece in enumerate(pieces)]
+        else:
+            pool, running, leaves = self._executor(), deque[Future[Leaves]](), list[Leaves]()
+            for k, piece in enumerate(pieces):
+                if len(running) == at_once:
+                    leaves.append(running.popleft().result())
+                running.append(pool.submit(decoder.decode, k, piece))
+            leaves += [future.result() for future in running]
+        self._check_digest(name, leaves)
 
     def chunks(self, name: str) -> Iterator[Bytes]:
         """The bytes of a tensor chunk by chunk, for tensors larger than memory.
@@ -136,12 +152,13 @@ class TensorFile(Mapping[str, Array]):
 
     def load(self) -> dict[str, Array]:
         """All tensors. Tied ones are views of one array."""
-        own = [e.name for e in self.entries if e.tie is None]
-        if self.workers > 1 and len(own) > 1:
+        own = [e for e in self.entries if e.tie is None]
+        small = [e.name for e in own if e.stored + e.nbytes <= SCRATCH // self.workers]
+        arrays: dict[str, Array] = {}
+        if self.workers > 1 and len(small) > 1:  # side by side; of larger ones, the chunks are
             with ThreadPoolExecutor(self.workers) as pool:
-                arrays = dict(zip(own, pool.map(self.__getitem__, own), strict=True))
-        else:
-            arrays = {name: self[name] for name in own}
+                arrays = dict(zip(small, pool.map(self.__getitem__, small), strict=True))
+        arrays |= {e.name: self[e.name] for e in own if e.name not in arrays}
         return {e.name: arrays[e.name if e.tie is None else self.entries[e.tie].name] for e in self.entries}
 
     def verify(self) -> None:
@@ -150,6 +167,15 @@ class TensorFile(Mapping[str, Array]):
             if entry.tie is None:
                 for _ in self.chunks(entry.name):
                     pass
+
+    def _scratch(self, name: str) -> int:
+        """Bytes that decoding a chunk of a tensor takes besides its result, at most."""
+        entry = self.entry(name)
+        (step,) = (entry if entry.tie is None else self.entries[entry.tie]).chain
+        largest = (
+            max(s.sizes, default=0) + s.chunk * INTEGER_TYPES[s.type] * (s.coder == "zstd") for s in step.streams
+        )
+        return sum(largest) + TABLES * len(step.streams)
 
     def _decoder(self, name: str) -> ChunkDecoder:
         index = self._index[name]
@@ -162,35 +188,30 @@ class TensorFile(Mapping[str, Array]):
         entry = self.entry(name)
         joined = np.concatenate(leaves) if leaves else np.zeros(0, np.uint64)
         if digest_of(joined, entry.words) != entry.digest:
-            raise FormatError("digest", "the decoded tensor does not match its digest", where=f"tensor {name!r}")
+            raise FormatError("digest", "the decoded tensor does not match its digest", where=place_of(name))
 
     # -- input ------------------------------------------------------------------------------------------------------
 
     def _read(self, offset: int, size: int) -> bytes:
-        with self._lock:
-            if self._file.closed:
-                raise ValueError(f"{self.label} is closed")
-            self._file.seek(offset)
-            data = self._file.read(size)
-            while len(data) < size and (more := self._file.read(size - len(data))):
-                data += more
+        data = self._storage.read(offset, size)
+        while len(data) < size and (more := self._storage.read(offset + len(data), size - len(data))):
+            data += more
         if len(data) != size:
-            raise FormatError("truncated", f"the file ends at byte {offset + len(data):,}", where=self.label)
+            raise FormatError("truncated", f"the file ends at byte {offset + len(data):,}", where=self._storage.label)
         return data
 
     def _executor(self) -> Executor:
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.workers)
-            return self._pool
+        process = os.getpid()
+        if process not in self._pools:  # threads only start once they are needed: one pool too many costs nothing
+            self._pools.setdefault(process, ThreadPoolExecutor(self.workers))
+        return self._pools[process]
 
     def close(self) -> None:
         """Release the file and the threads."""
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
-        if self._owned:
-            self._file.close()
+        pool = self._pools.pop(os.getpid(), None)
+        if pool is not None:
+            pool.shutdown()
+        self._storage.close()
 
     def __enter__(self) -> Self:
         return self
@@ -205,29 +226,27 @@ class _EntryInputs:
     """The pieces of one entry's streams, read from the file and checked."""
 
     def __init__(self, file: TensorFile, entry: Entry, start: int) -> None:
-        self.where = f"tensor {entry.name!r}"
+        self.where = place_of(entry.name)
         self._file = file
         (self._step,) = entry.chain
         self._offsets = _offsets(self._step, start)
-        self._preludes: dict[int, bytes] = {}
+        self._preludes: dict[int, _core.Prelude] = {}
 
     def chunk(self, stream: int, chunk: int) -> Chunk:
         record = self._step.streams[stream]
-        prelude = b""
+        prelude = None
         if record.preludes:
             if stream not in self._preludes:
                 self._preludes[stream] = self._prelude(stream)
             prelude = self._preludes[stream]
         piece = self._piece(stream, record.preludes + chunk)
         where = f"{self.where}, stream {stream}, chunk {chunk}"
-        return Chunk(*chunk_input(record, chunk, prelude, piece, where))
+        return Chunk(prelude, chunk_data(record, chunk, piece, where))
 
-    def _prelude(self, stream: int) -> bytes:
-        """All tables are checked once; the decoder of a chunk reads no further than its own."""
+    def _prelude(self, stream: int) -> _core.Prelude:
         data = self._piece(stream, 0)
         with stream_errors(f"{self.where}, stream {stream}, tables"):
-            _core.check_prelude(np.frombuffer(data, np.uint8))
-        return data
+            return open_prelude(self._step.streams[stream], data)
 
     def _piece(self, stream: int, piece: int) -> bytes:
         record = self._step.streams[stream]
@@ -248,24 +267,3 @@ def _offsets(step: Step, start: int) -> list[list[int]]:
         start = bounds[-1]
         table.append(bounds)
     return table
-
-
-def _open(source: Readable) -> tuple[BinaryIO, bool, str]:
-    if isinstance(source, bytes):
-        return io.BytesIO(source), True, "bytes in memory"
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        if path.is_dir():
-            raise FormatError("not_tersor", "this is a folder", where=str(path), remedy="name the .tsr file in it")
-        try:
-            return path.open("rb", buffering=0), True, str(path)  # type: ignore[return-value]
-        except FileNotFoundError:
-            raise FormatError("missing", "there is no such file", where=str(path), remedy="check the path") from None
-        except OSError as error:
-            raise FormatError(
-                "unreadable",
-                f"the file cannot be opened: {error.strerror}",
-                where=str(path),
-                remedy="check its permissions",
-            ) from None
-    return source, False, str(getattr(source, "name", "a file object"))

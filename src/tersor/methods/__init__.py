@@ -7,14 +7,22 @@ A method is a frozen dataclass whose fields are its settings. They become the re
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from tersor.encoded import Encoded
 from tersor.errors import SettingError
 from tersor.format.dtypes import Bytes
+from tersor.methods.adaround import AdaRound
+from tersor.methods.calibtip import CalibTip
+from tersor.methods.gptq import Gptq
 from tersor.methods.nearest import Nearest
+from tersor.methods.second_order import SecondOrder
+from tersor.methods.trellis import Trellis
 from tersor.sources import Unit
+
+if TYPE_CHECKING:
+    from tersor.calibration.statistics import Statistics
 
 
 class Sample(Protocol):
@@ -43,10 +51,49 @@ class Method(Protocol):
         ...
 
 
-METHODS = (Nearest,)
+@runtime_checkable
+class Calibrated(Protocol):
+    """The settings of a method that learns from samples: it becomes a `Method` with what was learned."""
+
+    name: ClassVar[str]
+
+    @property
+    def alternatives(self) -> Mapping[str, tuple[float, ...]]:
+        """Settings that held-out samples choose, with the values to try."""
+        ...
+
+    def bind(self, statistics: Mapping[str, Statistics]) -> Any:
+        """The method with statistics of the units, by name."""
+        ...
 
 
-def parse_method(name: str, settings: Sequence[str]) -> Method:
+@runtime_checkable
+class Planned(Protocol):
+    """A method that shares bytes out among units itself; its price is the number of bytes that it may share out."""
+
+    def planned(self, units: Sequence[Unit], room: float) -> Any:
+        """The method with a plan for so many bytes of all units' streams; None if it needs more."""
+        ...
+
+
+METHODS: tuple[type[Any], ...] = (Nearest, SecondOrder, Gptq, AdaRound, CalibTip, Trellis)
+
+
+LEARNED = ("best", "l2-paper")
+"""Recipes that learn weights and their transformation together (`tersor.joint`)."""
+
+
+def method_of(recipe: str | None, calibration: Any) -> Method | Calibrated:
+    """The method of a recipe; the default depends on whether there is anything to learn from."""
+    recipe = recipe or ("fast" if calibration is None else "balanced")
+    if recipe not in ("fast", "balanced"):
+        raise SettingError(
+            f"there is no recipe {recipe!r}", remedy=f"choose one of fast, balanced, {', '.join(LEARNED)}"
+        )
+    return Nearest() if recipe == "fast" else SecondOrder()
+
+
+def parse_method(name: str, settings: Sequence[str]) -> Any:
     """The method called `name` with settings of the form NAME=VALUE; raises `SettingError` for what it does
     not have."""
     known = {method.name: method for method in METHODS}
@@ -59,12 +106,20 @@ def parse_method(name: str, settings: Sequence[str]) -> Method:
         if key not in fields:
             raise SettingError(f"method {name} has no setting {key!r}", remedy=f"it has {', '.join(fields)}")
         try:
-            values[key] = type(fields[key].default)(text)
+            values[key] = _parse(text, type(fields[key].default))
         except ValueError:
             raise SettingError(
                 f"{text!r} does not suit {key}", remedy=f"its default is {fields[key].default}"
             ) from None
     return known[name](**values)
+
+
+def _parse(text: str, kind: type) -> Any:
+    if kind is not bool:
+        return kind(text)
+    if text.lower() not in ("true", "false"):
+        raise ValueError
+    return text.lower() == "true"
 
 
 def describe() -> list[dict[str, Any]]:

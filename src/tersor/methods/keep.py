@@ -37,9 +37,8 @@ def rounded(unit: Unit, data: Bytes) -> Encoded:
     encoded = seal(unit.name, unit.dtype, unit.shape, step, streams)
     if exact.nbytes <= encoded.nbytes:  # ones, zeros, weights that were rounded before
         return exact
-    return Encoded(
-        encoded.entry, encoded.pieces, Distortion.between(view_floats(data, unit.dtype), view_floats(short, unit.dtype))
-    )
+    distortion = Distortion.between(view_floats(data, unit.dtype), view_floats(short, unit.dtype))
+    return replace(encoded, distortion=distortion)
 
 
 def _round_words(data: Bytes, width: int, stored: int) -> Bytes:

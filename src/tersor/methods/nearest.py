@@ -25,6 +25,7 @@ from tersor.coders import Symbols, integer_type
 from tersor.coders.rans import MAX_ALPHABET, Histogram
 from tersor.encoded import Distortion, Encoded, seal
 from tersor.format.dtypes import DTYPES, Bytes, view_floats, widen_bf16
+from tersor.format.layout import MAX_CHUNK
 from tersor.methods import keep
 from tersor.ops import uniform
 from tersor.sources import Unit, role
@@ -63,6 +64,10 @@ class Nearest:
     rounding_price: float = field(default=0.04, metadata={"help": "price of a bit in rounding, in squared steps"})
     query_key_step: float = field(default=1.5, metadata={"help": "how much coarser query and key projections are"})
     recurrent_step: float = field(default=0.5, metadata={"help": "how much finer recurrent weights are"})
+    adaptive: bool = field(
+        default=False,
+        metadata={"help": "use the slow coder: smaller files that decode a hundred times slower"},
+    )
     knee: float = field(
         default=0.5, metadata={"help": "steps beyond this many standard deviations grow as the square root only"}
     )
@@ -89,7 +94,7 @@ class Nearest:
         plan = self._sample(unit, data, 2**18).plan(price)
         if _largest(data, unit) / plan.step >= FARTHEST_LEVEL:
             return keep.rounded(unit, data)  # a few weights so large that no grid serves both them and the rest
-        chunk = _chunk(plan.bits_per_weight)
+        chunk = MAX_CHUNK if self.adaptive else _chunk(plan.bits_per_weight)
         width = DTYPES[unit.dtype].width * chunk
 
         @lru_cache(maxsize=1)
@@ -100,7 +105,14 @@ class Nearest:
             original = to_float32(data[start : start + out.size], unit.dtype)
             return Distortion.between(original, to_float32(out, unit.dtype))
 
-        high = Symbols(unit.count, chunk, lambda k: levels(k) >> plan.low if plan.low else levels(k))
+        high = Symbols(
+            unit.count,
+            chunk,
+            lambda k: levels(k) >> plan.low if plan.low else levels(k),
+            row_length(unit.shape),
+            kernel_size(unit.shape),
+            self.adaptive,
+        )
         lows = Symbols(unit.count, chunk, lambda k: levels(k) & ((1 << plan.low) - 1)) if plan.low else None
         extremes = [(int(v.min()), int(v.max())) for v in map(high.values, range(high.chunks))]
         kind = integer_type(min(a for a, _ in extremes), max(b for _, b in extremes))
@@ -218,6 +230,16 @@ def _largest(data: Bytes, unit: Unit) -> float:
 def _chunk(bits: float) -> int:
     """Chunks of about 128 KiB once coded: small enough to share among threads, large enough that lanes cost nothing."""
     return 2**18 if bits >= 3 else 2**19 if bits >= 1.5 else 2**20
+
+
+def row_length(shape: tuple[int, ...]) -> int:
+    """Weights in a row, an index of the first dimension; 0 for tensors that are no matrices."""
+    return math.prod(shape[1:]) if len(shape) > 1 else 0
+
+
+def kernel_size(shape: tuple[int, ...]) -> int:
+    """Positions of a convolution's kernel; 0 for other tensors."""
+    return math.prod(shape[2:]) if len(shape) > 2 else 0
 
 
 def _runs(data: Bytes, unit: Unit, budget: int) -> Floats:

@@ -8,10 +8,16 @@ needs none of this (docs/decisions/0001).
 from __future__ import annotations
 
 from tersor.format.manifest import Entry
-from tersor.ops import raw, uniform
+from tersor.ops import raw, uniform, uniform2d
 from tersor.ops.chunks import ChunkDecoder, Inputs
 
-OPS = {"raw": raw.open_chunks, "uniform": uniform.open_chunks}
+OPS = {
+    "raw": raw.open_chunks,
+    "uniform": uniform.open_chunks,
+    "uniform2d": uniform2d.open_chunks,
+    "companded": uniform2d.open_chunks,
+    "trellis": uniform2d.open_chunks,
+}
 """Opens the chain of an entry: checks its parameters, reads its side streams, returns what decodes chunk by chunk."""
 
 

@@ -23,7 +23,7 @@ Leaves = npt.NDArray[np.uint64]
 class Chunk(NamedTuple):
     """One chunk of a stream, ready for the native core."""
 
-    prelude: Bytes | None
+    prelude: _core.Prelude | None
     data: Bytes
 
 
@@ -80,7 +80,7 @@ def read_all(inputs: Inputs, number: int, stream: Stream) -> Bytes:
         prelude, data = inputs.chunk(number, k)
         with stream_errors(f"{inputs.where}, stream {number}, chunk {k}"):
             start = k * stream.chunk
-            out[start : start + count] = _core.decode_integers(prelude, CORE_TYPES[stream.type], data, count)
+            _core.decode_bytes(out[start : start + count], prelude, CORE_TYPES[stream.type], data, start)
     return out
 
 

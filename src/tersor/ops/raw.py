@@ -50,8 +50,9 @@ def open_chunks(entry: Entry, step: Step, inputs: Inputs) -> ChunkDecoder:
         parts = [inputs.chunk(k, chunk) for k in range(len(step.streams))]
         with stream_errors(f"{inputs.where}, chunk {chunk}"):
             return _core.decode_planes(
-                out, [p.prelude for p in parts], [p.data for p in parts], counts[chunk], width, rotate
-            )
+                out, [p.prelude for p in parts], [p.data for p in parts], chunk * step.streams[0].chunk,
+                counts[chunk], width, rotate,
+            )  # fmt: skip
 
     return ChunkDecoder(counts, width, decode)
 

@@ -90,6 +90,7 @@ def open_chunks(entry: Entry, step: Step, inputs: Inputs) -> ChunkDecoder:
             return _core.decode_uniform(
                 out, FLOATS[entry.dtype], prelude, CORE_TYPES[levels.type], data, counts[chunk], steps, rows,
                 row_length, chunk * levels.chunk, offset, low, low_prelude, low_data,
+                rows=0 if rows is None else rows.size,
             )  # fmt: skip
 
     return ChunkDecoder(counts, DTYPES[entry.dtype].width, decode)

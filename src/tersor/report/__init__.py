@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tersor.format.dtypes import DTYPES
 from tersor.format.manifest import Entry, Manifest
 from tersor.sources import Unit
+
+if TYPE_CHECKING:
+    from tersor.evaluate.quality import Quality
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Report:
     predicted: bool = False
     skipped: tuple[str, ...] = ()  # what the source holds beside weights
     kept_whole: tuple[str, ...] = ()  # tensors with NaN or infinite weights
+    notes: tuple[str, ...] = ()  # what calibration could not learn
+    quality: Quality | None = None  # of the weights decoded from the file, if it was asked for
 
     @classmethod
     def of(cls, manifest: Manifest, file_bytes: int) -> Report:

@@ -14,11 +14,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from rich.table import Table
 
 from tersor.comparison import Comparison
-from tersor.engine import Progress as Callback
+from tersor.job import Progress as Callback
 from tersor.report import Report, TensorRow
 
 LARGEST = 8
 """Tensors a summary names."""
+NOTES = 4
+"""Notes it shows."""
 
 
 def _console() -> Console:
@@ -55,11 +57,17 @@ def summary(report: Report, path: Path | None) -> None:
     console.print(f"{name} [bold]{report.file_bytes:,} bytes[/], {_ratios(report)}")
     if report.snr_db is not None:
         console.print(f"signal-to-noise ratio of the quantized weights: {report.snr_db:.1f} dB")
+    if report.quality is not None:
+        console.print(escape(str(report.quality)))
     if report.kept_whole:
         names = ", ".join(report.kept_whole[:3]) + (" ..." if len(report.kept_whole) > 3 else "")
         console.print(f"kept bit for bit, since they hold NaN or infinite weights: {escape(names)}")
     if report.skipped:
         console.print(f"not weights, left out: {escape(', '.join(report.skipped))}")
+    for note in report.notes[:NOTES]:
+        console.print(f"calibration: {escape(note)}")
+    if len(report.notes) > NOTES:
+        console.print(f"calibration: {len(report.notes) - NOTES} more notes, see --json")
 
 
 def inspection(report: Report, path: Path, *, tensors: bool) -> None:

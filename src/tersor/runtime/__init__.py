@@ -16,7 +16,7 @@ from tersor.format.writer import atomic_file
 if TYPE_CHECKING:
     import torch
 
-_TORCH = {
+TORCH_DTYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
     "U64": "uint64", "I64": "int64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
     "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "C64": "complex64",
@@ -89,7 +89,7 @@ def load_into(module: torch.nn.Module, source: Readable, *, limits: Limits | Non
         with torch.no_grad():
             for entry in file.entries:
                 stored = torch.from_numpy(file.stored(entry.name))
-                targets[entry.name].copy_(stored.view(getattr(torch, _TORCH[entry.dtype])).reshape(entry.shape))
+                targets[entry.name].copy_(stored.view(getattr(torch, TORCH_DTYPES[entry.dtype])).reshape(entry.shape))
 
 
 def _check_match(wanted: dict[str, tuple[int, ...]], there: dict[str, tuple[int, ...]]) -> None:

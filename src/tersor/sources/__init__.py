@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tersor.errors import SourceError
 from tersor.sources.checkpoint import CheckpointSource
 from tersor.sources.folder import INDEX_SUFFIX, FolderSource
+from tersor.sources.model import Model, open_model
 from tersor.sources.module import MappingSource, ModuleSource, is_module
 from tersor.sources.roles import Role, role
 from tersor.sources.safetensors import SafetensorsSource
@@ -27,11 +28,13 @@ __all__ = [
     "CheckpointSource",
     "FolderSource",
     "MappingSource",
+    "Model",
     "ModuleSource",
     "Role",
     "SafetensorsSource",
     "Source",
     "Unit",
+    "open_model",
     "open_source",
     "role",
 ]
@@ -72,14 +75,24 @@ class Source(Protocol):
         ...
 
 
-def open_source(
-    source: str | os.PathLike[str] | torch.nn.Module | Mapping[str, Any], *, key: str | None = None
-) -> Source:
-    """Open a `.safetensors` file, a torch checkpoint, a model folder or its index, a module, or a mapping.
+RUNNING = ("timm:", "python:")
+"""How the names of sources begin that are models rather than files."""
 
-    `key` chooses among several models in one checkpoint. Raises `SourceError` when the source is missing,
-    damaged, of an unsupported kind, or holds no tensors; `TypeError` for anything that is no source at all.
+
+def open_source(
+    source: str | os.PathLike[str] | torch.nn.Module | Model | Mapping[str, Any],
+    *,
+    key: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+) -> Source:
+    """Open a `.safetensors` file, a torch checkpoint, a model folder or its index, a module, a mapping, or a model.
+
+    `timm:NAME` and `python:MODULE:FACTORY` are models; `weights` names the file of their state dict. `key` chooses
+    among several models in one checkpoint. Raises `SourceError` when the source is missing, damaged, of an
+    unsupported kind, or holds no tensors; `TypeError` for anything that is no source at all.
     """
+    if isinstance(source, Model) or weights is not None or (isinstance(source, str) and source.startswith(RUNNING)):
+        return open_model(source, weights, key=key)  # type: ignore[arg-type]
     if is_module(source):
         return ModuleSource(source)  # type: ignore[arg-type]
     if isinstance(source, Mapping):

@@ -1,0 +1,256 @@
+"""What calibration learns about a tensor of weights, and the sums it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+FEW_ROWS, FEW_WEIGHTS = 16, 8192
+"""Of so many rows, or weights if rows are short, gradients are kept."""
+DAMPING, FLOOR = 1e-2, 1e-4
+"""Added to the covariance's diagonal before it is inverted, in mean diagonals of its group and of all groups."""
+
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What is known of one tensor of weights w, seen as rows (outputs) of `fan_in` inputs each.
+
+    If the weights of row i change by dw_i, the divergence of the model's output grows by about
+    sum_i fisher_i * (dw_i^T covariance dw_i) / 2, plus sum_v usage_v * |dw_v|^2 / 2 for the rows of an embedding.
+    The unit is the same for all layers: mean divergence of an output row (a sample, or a token of a language model).
+    """
+
+    covariance: Float64 | None
+    """(groups, fan_in, fan_in), mean of x x^T over the inputs x; group g feeds the g-th part of the rows. None for
+    embeddings."""
+    fisher: Float64
+    """(rows,), squared output gradients, summed over positions, mean over output rows; `usage` for embeddings. NaN
+    nowhere; all zero where no output of the model depends on the layer, or gradients were not asked for."""
+    usage: Float64 | None = None
+    """(rows,) of a table that is looked up: mean over the width of the squared gradient of a row."""
+    target: npt.NDArray[np.float32] | None = None
+    """The weights, in the shape of the tensor, that come closest to the original layer's outputs on the inputs that
+    the compressed layers before it give; None if statistics are those of the original model."""
+    count: int = 0
+    """Inputs x that were seen; sampled if there were many."""
+    transposed: bool = False
+    """The tensor is stored as (fan_in, rows), as transformers' Conv1D does."""
+    mean: Float64 | None = None
+    """(groups, fan_in), mean of the inputs x."""
+    original_mean: Float64 | None = None
+    """The same in the original model, where statistics are those of a compressed prefix; else None."""
+    coherence: float = 1.0
+    """What `fisher` is to be multiplied with because positions agree: see `Sums.coherence`. Noisy where it is large."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Sums over inputs x of a layer: of y x^T (groups, fan_in, fan_in) and of y (groups, fan_in), for y = x or the
+    original model's x; products in float32, sums in float64."""
+
+    products: torch.Tensor
+    totals: torch.Tensor
+
+    @classmethod
+    def of(cls, y: torch.Tensor, x: torch.Tensor) -> Moments:
+        """Moments of blocks (groups, inputs, fan_in)."""
+        return cls((y.mT @ x).to(_double(x)), y.sum(1).to(_double(y)))
+
+    def zeros(self, groups: int) -> Moments:
+        """Nothing yet, for so many groups."""
+        return Moments(*(t.new_zeros((groups, *t.shape[1:])) for t in (self.products, self.totals)))
+
+    def add(self, other: Moments, group: slice = slice(None)) -> None:
+        """Add others to some of the groups."""
+        self.products[group] += other.products
+        self.totals[group] += other.totals
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What one call of a layer adds: moments of its inputs, and with those of the original model if they match."""
+
+    own: Moments
+    pairs: Moments | None
+    count: int
+
+    @classmethod
+    def of(cls, blocks: Iterable[torch.Tensor], originals: Sequence[torch.Tensor] | None) -> Inputs:
+        """Sum over blocks (groups, inputs, fan_in) and their originals."""
+        own, pairs, count, paired = None, None, 0, originals is not None
+        for k, block in enumerate(blocks):
+            part = Moments.of(block, block)
+            own = own or part.zeros(len(block))
+            own.add(part)
+            count += block.shape[1]
+            paired = paired and originals is not None and k < len(originals) and originals[k].shape == block.shape
+            if paired and originals is not None:
+                part = Moments.of(originals[k], block)
+                pairs = pairs or part.zeros(len(block))
+                pairs.add(part)
+        if own is None:
+            raise ValueError("there are no blocks")
+        return cls(own, pairs if paired else None, count)
+
+
+@dataclass(eq=False)
+class Sums:
+    """Running sums of one tensor's statistics, on the model's device."""
+
+    rows: int
+    own: Moments | None = None
+    pairs: Moments | None = None
+    """With the original model's x on the left, the compressed prefix's on the right; None if they do not match."""
+    seen: list[int] = field(default_factory=list[int])
+    """Inputs, by group."""
+    fisher: torch.Tensor | None = None
+    usage: torch.Tensor | None = None
+    transposed: bool = False
+    looked_up: bool = False
+    calls: int = 0
+    weight: torch.Tensor | None = None
+    """A leaf that stands for the weights while their own gradient is wanted too."""
+    gradients: list[torch.Tensor] = field(default_factory=list["torch.Tensor"])
+    """Gradients (groups, rows, fan_in) of a few rows of the weights, one a sample."""
+    squares: torch.Tensor | None = None
+    """What `fisher` is over those samples alone."""
+
+    def add_inputs(self, inputs: Inputs, group: slice, groups: int) -> None:
+        """Add the inputs of one call to some of the groups."""
+        if self.own is None:
+            self.own = inputs.own.zeros(groups)
+            self.pairs = inputs.pairs and inputs.pairs.zeros(groups)
+            self.seen = [0] * groups
+        self.own.add(inputs.own, group)
+        if self.pairs is not None and inputs.pairs is not None:
+            self.pairs.add(inputs.pairs, group)
+        else:
+            self.pairs = None
+        for k in range(*group.indices(groups)):
+            self.seen[k] += inputs.count
+
+    def add_gradient(self, squares: torch.Tensor, part: slice) -> None:
+        """Add squared output gradients, summed over positions, to some of the rows."""
+        if self.fisher is None:
+            self.fisher = squares.new_zeros(self.rows, dtype=_double(squares))
+        self.fisher[part] += squares
+        if self.weight is not None:
+            if self.squares is None:
+                self.squares = torch.zeros_like(self.fisher)
+            self.squares[part] += squares
+
+    def leaf(self, weight: torch.Tensor) -> torch.Tensor:
+        """A stand-in for the weights whose gradient `take_gradient` takes."""
+        if self.weight is None:
+            self.weight = weight.detach().requires_grad_()
+        return self.weight
+
+    def take_gradient(self) -> None:
+        """Keep a few rows of the gradient of the weights over one sample."""
+        gradient = None if self.weight is None else self.weight.grad
+        self.weight = None
+        if gradient is None or self.own is None:
+            return
+        gradient = gradient.T if self.transposed else gradient
+        groups, fan_in = self.own.totals.shape
+        which, rows = self._few(groups, fan_in)
+        self.gradients.append(gradient.reshape(groups, -1, fan_in)[which][:, rows].float())
+
+    def _few(self, groups: int, fan_in: int) -> tuple[list[int], list[int]]:
+        """A few groups, and a few rows of each, spread evenly."""
+        each = self.rows // groups
+        wanted = max(FEW_ROWS, FEW_WEIGHTS // fan_in)
+        some = min(each, max(1, wanted // groups))
+        which = np.linspace(0, groups - 1, min(groups, wanted)).round().astype(int)
+        return which.tolist(), np.linspace(0, each - 1, some).round().astype(int).tolist()
+
+    def coherence(self) -> float:
+        """How much more a changed weight does than its effects at single positions would, if they were independent.
+
+        That is so for changes whose effects are white, covariance^-1/2 z as a good quantizer leaves them: the mean
+        over rows of |covariance^-1/2 dL/dw_i|^2 over that of the squared output gradients times fan_in.
+        """
+        if not self.gradients or self.own is None or self.squares is None:
+            return 1.0
+        groups, fan_in = self.own.totals.shape
+        which, rows = self._few(groups, fan_in)
+        sigma = self._mean(self.own.products)[which]
+        factor = torch.linalg.cholesky(_damped(sigma, DAMPING))
+        gradients = torch.cat(self.gradients, 1).to(factor.dtype).mT
+        exact = float(torch.linalg.solve_triangular(factor, gradients, upper=False).square().sum())
+        white = torch.linalg.solve_triangular(factor, sigma, upper=False)
+        width = torch.linalg.solve_triangular(factor, white.mT, upper=False).diagonal(dim1=1, dim2=2).sum(1)
+        apart = float((self.squares.reshape(groups, -1)[which][:, rows] * width[:, None]).sum())
+        return exact / apart if apart > 0 else 1.0
+
+    def add_usage(self, rows: torch.Tensor, squares: torch.Tensor) -> None:
+        """Add the squared gradients of some rows of a table."""
+        if self.usage is None:
+            self.usage = squares.new_zeros(self.rows, dtype=_double(squares))
+        self.usage.index_add_(0, rows, squares.to(self.usage.dtype))
+
+    def target(self, weight: torch.Tensor, damping: float) -> npt.NDArray[np.float32] | None:
+        """The weights W* that give the original's outputs on the compressed prefix's inputs x^ as well as can be.
+
+        W* = W + W (Sigma_{x,x^} - Sigma_x^) (Sigma_x^ + damping)^-1: the damped directions keep their weights. None if
+        the inputs of the two models could not be paired.
+        """
+        if self.own is None or self.pairs is None:
+            return None
+        groups, fan_in = self.own.totals.shape
+        rows = weight.detach().T if self.transposed else weight.detach()
+        w = rows.reshape(groups, -1, fan_in).to(self.own.products.dtype)
+        sigma = self._mean(self.own.products)
+        pull = w @ (self._mean(self.pairs.products) - sigma)
+        factor = torch.linalg.cholesky(_damped(sigma, damping))
+        best = (w + torch.cholesky_solve(pull.mT, factor).mT).reshape(rows.shape)
+        return np.ascontiguousarray((best.T if self.transposed else best).float().cpu().numpy())
+
+    def _mean(self, total: torch.Tensor) -> torch.Tensor:
+        return total / total.new_tensor(self.seen).clamp(min=1).reshape(-1, *[1] * (total.dim() - 1))
+
+    def finish(self, outputs: int) -> Statistics:
+        """The statistics, by the number of output rows that gradients were drawn for."""
+        usage = np.zeros(self.rows) if self.looked_up else None
+        if self.usage is not None:
+            usage = _array(self.usage) / max(1, outputs)
+        fisher = np.zeros(self.rows)
+        if self.fisher is not None:
+            fisher = _array(self.fisher) / max(1, outputs)
+        elif usage is not None and self.own is None:
+            fisher = usage
+        if self.own is None:
+            return Statistics(None, fisher, usage, count=self.calls, transposed=self.transposed)
+        return Statistics(
+            _array(self._mean(self.own.products + self.own.products.mT) / 2),
+            fisher,
+            usage,
+            count=min(self.seen),
+            transposed=self.transposed,
+            mean=_array(self._mean(self.own.totals)),
+            original_mean=None if self.pairs is None else _array(self._mean(self.pairs.totals)),
+            coherence=self.coherence(),
+        )
+
+
+def _damped(sigma: torch.Tensor, damping: float) -> torch.Tensor:
+    """Covariances (groups, n, n) with `damping` mean diagonals added to the diagonal, and a floor for dead groups."""
+    level = sigma.diagonal(dim1=1, dim2=2).mean(1)
+    floor = damping * level + FLOOR * level.mean() + torch.finfo(sigma.dtype).tiny
+    return sigma + torch.diag_embed(floor[:, None].expand(-1, sigma.shape[1]))
+
+
+def _double(tensor: torch.Tensor) -> Any:
+    """float64, where the device has it."""
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
+
+
+def _array(tensor: torch.Tensor) -> Float64:
+    return tensor.double().cpu().numpy()

@@ -1,0 +1,132 @@
+/* Interleaved rANS in vectors: AVX-512 and AVX2. Bit-identical to the portable decoder in rans.c. */
+#include "rans.h"
+
+#if TSR_X86
+#include <immintrin.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 4")
+
+/* -- AVX-512: 16 lanes a vector ------------------------------------------------------------------------------------ */
+
+#define TARGET __attribute__((target("avx512f,bmi2,popcnt")))
+
+/* Slots are looked up by table and the low bits of the state; words are handed out in the order of the lanes: expanded into
+ * those that need one. Inlined with constants for the number of vectors, packed slots and several tables. */
+TARGET INLINE size_t decode_512(tsr_reader *r, const uint8_t *tables, int32_t *out, size_t n, const size_t vectors,
+                                const int packed) {
+    const uint8_t *p = r->data, *end = r->end;
+    const __m512i mask = _mm512_set1_epi32((1 << r->precision) - 1), limit = _mm512_set1_epi32(0x10000);
+    const __m512i base = _mm512_set1_epi32(r->base), low16 = _mm512_set1_epi32(0xFFFF);
+    const __m128i precision = _mm_cvtsi32_si128((int)r->precision), twice = _mm_cvtsi32_si128(2 * (int)r->precision);
+    const void *slots = r->slots, *values = (const uint8_t *)r->slots + offsetof(tsr_slot, value);
+    __m512i x[2] = {_mm512_loadu_si512(r->state), _mm512_loadu_si512(r->state + 16)};
+    size_t i = 0;
+    for (; i + 16 * vectors <= n && (size_t)(end - p) >= 32 * vectors; i += 16 * vectors) {
+        __m512i next[2];
+        /* All look-ups first: the vectors depend on each other through the words alone. */
+        UNROLL for (size_t k = 0; k < vectors; k++) {
+            __m512i index = _mm512_and_si512(x[k], mask), high = _mm512_srl_epi32(x[k], precision);
+            if (tables) {
+                __m512i table = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(tables + i + 16 * k)));
+                index = _mm512_or_si512(index, _mm512_sll_epi32(table, precision));
+            }
+            if (packed) {
+                __m512i slot = _mm512_i32gather_epi32(index, slots, 4);
+                _mm512_storeu_si512(out + i + 16 * k, _mm512_add_epi32(base, _mm512_srl_epi32(slot, twice)));
+                __m512i plain = _mm512_add_epi32(high, _mm512_and_si512(slot, mask));
+                next[k] = _mm512_mullo_epi32(_mm512_and_si512(_mm512_srl_epi32(slot, precision), mask), high);
+                next[k] = _mm512_add_epi32(next[k], plain);
+            } else {
+                __m512i pair = _mm512_i32gather_epi32(index, slots, sizeof(tsr_slot)); /* frequency, bias */
+                _mm512_storeu_si512(out + i + 16 * k, _mm512_i32gather_epi32(index, values, sizeof(tsr_slot)));
+                next[k] = _mm512_mullo_epi32(_mm512_and_si512(pair, low16), high);
+                next[k] = _mm512_add_epi32(next[k], _mm512_srli_epi32(pair, 16));
+            }
+        }
+        UNROLL for (size_t k = 0; k < vectors; k++) {
+            __mmask16 need = _mm512_cmplt_epu32_mask(next[k], limit);
+            __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p));
+            words = _mm512_maskz_expand_epi32(need, words);
+            x[k] = _mm512_mask_or_epi32(next[k], need, _mm512_slli_epi32(next[k], 16), words);
+            p += 2 * _mm_popcnt_u32(need);
+        }
+    }
+    _mm512_storeu_si512(r->state, x[0]);
+    _mm512_storeu_si512(r->state + 16, x[1]);
+    r->data = p;
+    return i;
+}
+
+TARGET size_t tsr_decode_avx512(tsr_reader *r, const uint8_t *tables, int32_t *out, size_t n) {
+    if (r->lanes == 32) {
+        if (tables) return r->packed ? decode_512(r, tables, out, n, 2, 1) : decode_512(r, tables, out, n, 2, 0);
+        return r->packed ? decode_512(r, NULL, out, n, 2, 1) : decode_512(r, NULL, out, n, 2, 0);
+    }
+    return r->packed ? decode_512(r, tables, out, n, 1, 1) : decode_512(r, tables, out, n, 1, 0);
+}
+#undef TARGET
+
+/* -- AVX2: 8 lanes a vector ---------------------------------------------------------------------------------------- */
+
+#define TARGET __attribute__((target("avx2")))
+
+TARGET INLINE size_t decode_256(tsr_reader *r, const uint8_t *tables, int32_t *out, size_t n, const size_t vectors,
+                                const int packed) {
+    const uint8_t *p = r->data, *end = r->end;
+    const __m256i mask = _mm256_set1_epi32((1 << r->precision) - 1), zero = _mm256_setzero_si256();
+    const __m256i base = _mm256_set1_epi32(r->base), low16 = _mm256_set1_epi32(0xFFFF);
+    const __m128i precision = _mm_cvtsi32_si128((int)r->precision), twice = _mm_cvtsi32_si128(2 * (int)r->precision);
+    const int *slots = r->slots, *values = (const int *)((const uint8_t *)r->slots + offsetof(tsr_slot, value));
+    __m256i x[4];
+    UNROLL for (size_t k = 0; k < vectors; k++) x[k] = _mm256_loadu_si256((const __m256i *)r->state + k);
+    size_t i = 0;
+    for (; i + 8 * vectors <= n && (size_t)(end - p) >= 16 * vectors; i += 8 * vectors) {
+        __m256i next[4];
+        UNROLL for (size_t k = 0; k < vectors; k++) {
+            __m256i index = _mm256_and_si256(x[k], mask), high = _mm256_srl_epi32(x[k], precision);
+            if (tables) {
+                __m256i table = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(tables + i + 8 * k)));
+                index = _mm256_or_si256(index, _mm256_sll_epi32(table, precision));
+            }
+            if (packed) {
+                __m256i slot = _mm256_i32gather_epi32(slots, index, 4);
+                _mm256_storeu_si256((__m256i *)(out + i + 8 * k), _mm256_add_epi32(base, _mm256_srl_epi32(slot, twice)));
+                __m256i plain = _mm256_add_epi32(high, _mm256_and_si256(slot, mask));
+                next[k] = _mm256_mullo_epi32(_mm256_and_si256(_mm256_srl_epi32(slot, precision), mask), high);
+                next[k] = _mm256_add_epi32(next[k], plain);
+            } else {
+                __m256i pair = _mm256_i32gather_epi32(slots, index, sizeof(tsr_slot));
+                _mm256_storeu_si256((__m256i *)(out + i + 8 * k), _mm256_i32gather_epi32(values, index, sizeof(tsr_slot)));
+                next[k] = _mm256_mullo_epi32(_mm256_and_si256(pair, low16), high);
+                next[k] = _mm256_add_epi32(next[k], _mm256_srli_epi32(pair, 16));
+            }
+        }
+        UNROLL for (size_t k = 0; k < vectors; k++) {
+            /* Which lanes need a word, one byte each; running sums of the bytes number the words. */
+            __m256i need = _mm256_cmpeq_epi32(_mm256_srli_epi32(next[k], 16), zero);
+            __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(need), _mm256_extracti128_si256(need, 1));
+            uint64_t flags = (uint64_t)_mm_cvtsi128_si64(_mm_packs_epi16(halves, halves)) & UINT64_C(0x0101010101010101);
+            uint64_t sums = flags * UINT64_C(0x0101010101010101);
+            __m256i order = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)(sums << 8)));
+            __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+            words = _mm256_or_si256(_mm256_slli_epi32(next[k], 16), _mm256_permutevar8x32_epi32(words, order));
+            x[k] = _mm256_blendv_epi8(next[k], words, need);
+            p += 2 * (sums >> 56);
+        }
+    }
+    UNROLL for (size_t k = 0; k < vectors; k++) _mm256_storeu_si256((__m256i *)r->state + k, x[k]);
+    r->data = p;
+    return i;
+}
+
+TARGET size_t tsr_decode_avx2(tsr_reader *r, const uint8_t *tables, int32_t *out, size_t n) {
+    if (r->lanes == 32) {
+        if (tables) return r->packed ? decode_256(r, tables, out, n, 4, 1) : decode_256(r, tables, out, n, 4, 0);
+        return r->packed ? decode_256(r, NULL, out, n, 4, 1) : decode_256(r, NULL, out, n, 4, 0);
+    }
+    const size_t vectors = r->lanes / 8;
+    if (vectors == 2) return r->packed ? decode_256(r, tables, out, n, 2, 1) : decode_256(r, tables, out, n, 2, 0);
+    return r->packed ? decode_256(r, tables, out, n, 1, 1) : decode_256(r, tables, out, n, 1, 0);
+}
+#endif

@@ -1,0 +1,213 @@
+"""Second-order rounding of one matrix of weights: steps, prices of levels, error feedback; arrays in, arrays out.
+
+A change D of the weights costs 1/2 sum_i G_i d_i^T A d_i, A the covariance of the inputs, G the Fisher information of
+the outputs. With A = L L^T, reverse water-filling makes the step of row i and column j proportional to
+1 / (sqrt(G_i) L_jj), by the same constant in every layer (WaterSIC, arXiv 2603.04956). Columns are rounded one after
+another, those of strong inputs first, and the error of each is fed to those that follow (GPTQ, arXiv 2210.17323), with
+the price of the level in the decision (CERWU: Conzelmann and Bamler 2025).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tersor import _core
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int32]
+Classes = npt.NDArray[np.uint8]
+
+MAX_CLASSES = 64
+MAX_LIMIT = 2048
+"""Levels beyond cost what this one does."""
+UNSEEN = 0.2
+"""How often a level that never occurred is taken to have occurred."""
+NARROWEST, WIDEST = -5.0, 7.0
+"""Octaves of the spread of levels, in steps, that are told apart."""
+GROUP_FLOOR = 1e-4
+"""Damping of groups whose inputs are always zero, in mean diagonals of all groups."""
+ROW_FLOOR = 1e-2
+"""Rows count at least this share of the mean row: Fisher information of few samples is noisy."""
+TINY = 1e-300
+
+
+class Rounding(NamedTuple):
+    """What the decision about a level takes into account; 0 turns an ingredient off."""
+
+    rate: float = 1.0  # the price of its bits
+    quadratic: float = 1.0  # how much of that price is foreseen as a quadratic one
+    classes: int = 3  # classes of spread to an octave, each with prices of its own
+    passes: int = 3
+    column_steps: float = 4.0  # steps to an octave between columns
+    row_steps: float = 2.0
+
+
+class Solution(NamedTuple):
+    """Levels (rows, columns), and the steps whose products rebuild the weights."""
+
+    levels: Integers
+    row_steps: Floats
+    column_steps: Floats
+    values: Integers | None = None  # what levels stand for, in steps, if not themselves: those of a trellis
+
+    def weights(self) -> Floats:
+        """The rebuilt weights, by the same float32 operations as op `uniform2d`."""
+        values = self.levels if self.values is None else self.values
+        return values.astype(np.float32) * self.column_steps * self.row_steps[:, None]
+
+
+def damped(covariance: Doubles, damping: float) -> Doubles:
+    """Covariances (groups, n, n) with a share of their mean diagonal added to it."""
+    n = covariance.shape[1]
+    level = np.trace(covariance, axis1=1, axis2=2) / n
+    floor = damping * level + GROUP_FLOOR * level.mean()
+    return covariance + np.maximum(floor, TINY)[:, None, None] * np.eye(n)
+
+
+def solve(weights: Floats, covariance: Doubles, fisher: Doubles, theta: float, how: Rounding) -> Solution:
+    """Round `weights` (rows, n) at the water level `theta`: the cost of a weight, doubled, at high rate.
+
+    `covariance` is damped, (groups, n, n); group g feeds the g-th part of the rows. `fisher` is (rows,), above zero.
+    """
+    p = prepare(weights, covariance, fisher, theta, how)
+    levels, narrow = p.first_levels(), p.factor.astype(np.float32)
+    for _ in range(max(1, how.passes)):
+        bits = p.prices(levels, how)
+        levels = np.empty_like(levels)
+        _core.feedback_round(
+            p.residual.copy(), narrow, p.row_steps, p.column_steps, p.row_weight, p.row_class, p.column_class, bits,
+            p.fold, levels,
+        )  # fmt: skip
+    return Solution(p.restored(levels), p.row_steps, p.restored(p.column_steps))
+
+
+class Prepared(NamedTuple):
+    """A matrix on its grid, columns in the order in which the last is rounded first."""
+
+    order: npt.NDArray[np.int64]
+    weights: Floats
+    factor: Doubles  # (groups, n, n): L of the covariance with the quadratic price in it
+    fold: float
+    residual: Floats
+    row_steps: Floats
+    column_steps: Floats
+    row_weight: Floats
+    row_class: Classes
+    column_class: Classes
+    classes: int
+    spread: int  # steps between the values of neighbouring levels
+
+    def first_levels(self) -> Integers:
+        """Levels by plain rounding."""
+        levels = np.rint(self.weights / self.column_steps / self.row_steps[:, None] / self.spread)
+        return levels.clip(-(2**23), 2**23).astype(np.int32)
+
+    def prices(self, levels: Integers, how: Rounding) -> Floats:
+        """What levels cost in a decision, class by class, learned from these."""
+        bits = _prices(levels, self.row_class, self.column_class, self.classes)
+        return bits * np.float32(how.rate * math.log(2) / 6)
+
+    def restored(self, by_column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """With columns, the last axis, in their own order again."""
+        return np.ascontiguousarray(by_column[..., np.argsort(self.order)])
+
+
+def prepare(
+    weights: Floats,
+    covariance: Doubles,
+    fisher: Doubles,
+    theta: float,
+    how: Rounding,
+    spacing: float = 1.0,
+    spread: int = 1,
+) -> Prepared:
+    """Order, factor, steps and classes of the problem that `solve` describes, with steps of rows times `spacing`."""
+    order, n = _order(covariance), weights.shape[1]
+    w = np.ascontiguousarray(weights[:, order])
+    fisher = np.maximum(fisher, fisher.mean() * ROW_FLOOR)
+    fold = how.quadratic * theta / max(float((np.square(w, dtype=np.float64).mean(1) * fisher).mean()), TINY)
+    factor = _cholesky(covariance[:, order][:, :, order] + fold * np.eye(n))
+    row_steps, column_steps = _steps(factor, fisher, theta, how)
+    row_steps = row_steps * np.float32(spacing)
+    row_weight = (fisher * np.square(row_steps, dtype=np.float64) / (12 * theta)).astype(np.float32)
+    classes = _classes(w, spread * row_steps, column_steps, how.classes)
+    return Prepared(
+        order, w, factor, fold, _targets(w, factor, fold), row_steps, column_steps, row_weight, *classes, spread
+    )
+
+
+def solve_on_grid(weights: Floats, covariance: Doubles, row_steps: Floats) -> Solution:
+    """Round `weights` (rows, n) to a grid for every row, with error feedback alone (GPTQ with ordered columns)."""
+    order, (rows, n) = _order(covariance), weights.shape
+    factor = _cholesky(covariance[:, order][:, :, order])
+    residual = _targets(np.ascontiguousarray(weights[:, order]), factor, 0.0)
+    levels, columns = np.empty((rows, n), np.int32), np.ones(n, np.float32)
+    _core.feedback_round(
+        residual, factor.astype(np.float32), row_steps, columns, np.ones(rows, np.float32), np.zeros(rows, np.uint8),
+        np.zeros(n, np.uint8), np.zeros((1, 1), np.float32), 0.0, levels,
+    )  # fmt: skip
+    return Solution(np.ascontiguousarray(levels[:, np.argsort(order)]), row_steps, columns)
+
+
+def _cholesky(covariance: Doubles) -> Doubles:
+    return np.linalg.cholesky(covariance).astype(np.float64, copy=False)
+
+
+def _order(covariance: Doubles) -> npt.NDArray[np.int64]:
+    """Columns by rising strength of their inputs: they are rounded last to first."""
+    return np.argsort(np.diagonal(covariance, axis1=1, axis2=2).mean(0), kind="stable")
+
+
+def _targets(w: Floats, factor: Doubles, fold: float) -> Floats:
+    """W' L' with W' = W A (A + fold I)^-1: what the weights become if the quadratic price is paid in advance."""
+    import torch
+
+    rows, n = w.shape
+    grouped = w.reshape(len(factor), -1, n).astype(np.float64)
+    targets = grouped @ factor
+    if fold > 0:  # A L'^-T = L' - fold L'^-T
+        solved = torch.linalg.solve_triangular(torch.from_numpy(factor), torch.from_numpy(grouped).mT, upper=False)
+        targets -= fold * solved.mT.numpy()
+    return targets.reshape(rows, n).astype(np.float32)
+
+
+def _steps(factor: Doubles, fisher: Doubles, theta: float, how: Rounding) -> tuple[Floats, Floats]:
+    """Steps of rows and of columns, rounded to parts of octaves relative to the water level."""
+    logs = np.log2(np.diagonal(factor, axis1=1, axis2=2))
+    level = logs.mean(1)
+    columns = _rounded(-(logs - level[:, None]).mean(0), how.column_steps)
+    rows = _rounded(-0.5 * np.log2(fisher) - np.repeat(level, len(fisher) // len(factor)), how.row_steps)
+    return (np.exp2(rows) * math.sqrt(12 * theta)).astype(np.float32), np.exp2(columns).astype(np.float32)
+
+
+def _rounded(octaves: Doubles, parts: float) -> Doubles:
+    """To multiples of 1/parts; all the same for no parts."""
+    return np.round(octaves * parts) / parts if parts > 0 else np.full_like(octaves, octaves.mean())
+
+
+def _classes(w: Floats, row_steps: Floats, column_steps: Floats, parts: int) -> tuple[Classes, Classes, int]:
+    """Classes of rows and columns whose sum is the class of a weight, by the spread of weights in steps."""
+    if parts <= 0:
+        return np.zeros(len(row_steps), np.uint8), np.zeros(len(column_steps), np.uint8), 1
+    power = np.square(w / column_steps / row_steps[:, None], dtype=np.float64)
+    rows, columns = power.mean(1, dtype=np.float64), power.mean(0, dtype=np.float64)
+    parts = min(parts, int(MAX_CLASSES / 2 / (WIDEST - NARROWEST)) or 1)
+    spread = np.log2(np.maximum(rows, TINY)).clip(2 * NARROWEST, 2 * WIDEST) / 2 - NARROWEST
+    relative = np.log2(np.maximum(columns, TINY) / max(columns.mean(), TINY)).clip(NARROWEST, WIDEST) / 2
+    row_class, column_class = np.round(spread * parts), np.round(relative * parts)
+    column_class -= column_class.min()
+    return row_class.astype(np.uint8), column_class.astype(np.uint8), MAX_CLASSES
+
+
+def _prices(levels: Integers, row_class: Classes, column_class: Classes, classes: int) -> Floats:
+    """Bits (classes, 2 limit + 1) of every level in every class, by how often it occurs there."""
+    limit = min(max(int(levels.max()), -int(levels.min())) + 2, MAX_LIMIT)
+    counts = np.zeros((classes, 2 * limit + 1), np.uint64)
+    _core.feedback_count(levels, row_class, column_class, counts)
+    smooth = counts + UNSEEN
+    return -np.log2(smooth / smooth.sum(1, keepdims=True)).astype(np.float32)

@@ -1,0 +1,70 @@
+"""Recipes `best` and `l2-paper`: from a module and unlabelled samples to a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import tersor
+from tersor import joint
+from tersor.errors import CalibrationError
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, 10)).eval()
+
+
+def samples() -> torch.Tensor:
+    return torch.randn(256, 64, generator=torch.Generator().manual_seed(1))
+
+
+def divergence(model: nn.Module, path: Path) -> float:
+    inputs = torch.randn(500, 64, generator=torch.Generator().manual_seed(2))
+    other = network()
+    tersor.load_into(other, path)
+    with torch.no_grad():
+        before, after = model(inputs).log_softmax(1), other(inputs).log_softmax(1)
+    return float(nn.functional.kl_div(after, before, log_target=True, reduction="batchmean"))
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few iterations: the recipes' own take minutes."""
+    from dataclasses import replace
+
+    few = {"rounds": 2, "transformation_iterations": 20, "weight_iterations": 40}
+    monkeypatch.setattr(joint, "BEST", replace(joint.BEST, **few))
+    monkeypatch.setattr(joint, "L2_PAPER", replace(joint.L2_PAPER, **few))
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("recipe", ["best", "l2-paper"])
+def test_file_of_the_asked_size(tmp_path: Path, recipe: str) -> None:
+    model, path = network(), tmp_path / "m.tsr"
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    report = tersor.compress(model, path, ratio=10, recipe=recipe, calibration=samples())
+    size = sum(value.nbytes for value in before.values()) // 10
+    assert size * 0.995 <= path.stat().st_size <= size
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert any("formula" in note for note in report.notes)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.tsr"]
+    assert divergence(model, path) < 1.0 and np.isfinite(divergence(model, path))
+
+
+@pytest.mark.usefixtures("short")
+def test_best_beats_no_data(tmp_path: Path) -> None:
+    model = network()
+    tersor.compress(model, tmp_path / "best.tsr", ratio=12, recipe="best", calibration=samples())
+    tersor.compress(model, tmp_path / "fast.tsr", ratio=12)
+    assert divergence(model, tmp_path / "best.tsr") < divergence(model, tmp_path / "fast.tsr")
+
+
+def test_needs_samples_and_a_size(tmp_path: Path) -> None:
+    for wrong in ({"ratio": 8}, {"lossless": True, "calibration": samples()}):
+        with pytest.raises(CalibrationError, match="learns for a size"):
+            tersor.compress(network(), tmp_path / "m.tsr", recipe="best", **wrong)

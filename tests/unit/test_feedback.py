@@ -1,0 +1,150 @@
+"""Rounding with error feedback against its definition, and what each ingredient is for."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tersor import _core
+from tersor.methods._feedback import Rounding, damped, solve
+
+Array = npt.NDArray[np.float64]
+
+
+def correlated(rng: np.random.Generator, n: int, strength: float) -> Array:
+    distance = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+    scale = np.exp(rng.normal(0, 0.7, n))
+    return strength**distance * np.outer(scale, scale)
+
+
+def reference(
+    residual: Array, factor: Array, row_step: Array, column_step: Array, row_weight: Array,
+    classes: npt.NDArray[np.int64], bits: Array, quadratic: float,
+) -> npt.NDArray[np.int64]:  # fmt: skip
+    """One weight after another, as feedback.h says, in float64."""
+    left, levels = residual.copy(), np.zeros(residual.shape, np.int64)
+    limit = bits.shape[1] // 2
+    group_rows = len(residual) // len(factor)
+    for i in range(len(left)):
+        own = factor[i // group_rows]
+        for j in range(len(column_step) - 1, -1, -1):
+            size = row_step[i] * column_step[j]
+            t = left[i, j] / (own[j, j] * size)
+            nearest = int(np.sign(t) * np.floor(abs(t) + 0.5))
+            side = 1 if t >= 0 else -1
+            costs = {}
+            for q in {0, *(q for q in (nearest - 1, nearest, nearest + 1) if q * side > 0)}:
+                error = (own[j, j] * column_step[j] * (t - q)) ** 2
+                price = bits[classes[i, j], np.clip(q, -limit, limit) + limit]
+                costs[q] = row_weight[i] * (error - quadratic * (column_step[j] * q) ** 2) + price
+            levels[i, j] = min(costs, key=lambda q: costs[q])
+            left[i] -= levels[i, j] * size * own[j]
+    return levels
+
+
+@pytest.mark.parametrize(("groups", "each", "columns"), [(1, 70, 90), (1, 1, 5), (3, 5, 7), (40, 1, 9), (2, 65, 130)])
+@pytest.mark.parametrize("quadratic", [0.0, 0.02])
+def test_levels_are_those_of_the_definition(groups: int, each: int, columns: int, quadratic: float) -> None:
+    rng = np.random.default_rng(columns + each)
+    rows = groups * each
+    covariance = np.stack([correlated(rng, columns, 0.8) for _ in range(groups)])
+    factor = np.linalg.cholesky(covariance + 0.05 * np.eye(columns))
+    weights = rng.normal(0, 1, (rows, columns))
+    residual = (weights.reshape(groups, each, columns) @ factor).reshape(rows, columns)
+    row_step, column_step = np.exp2(rng.integers(-2, 1, rows)), np.exp2(rng.integers(-1, 2, columns))
+    row_weight = rng.uniform(0.5, 2, rows)
+    row_class, column_class = rng.integers(0, 4, rows), rng.integers(0, 4, columns)
+    bits = 0.3 * rng.uniform(0, 1, (6, 9)) + 0.1 * np.abs(np.arange(-4, 5))
+    classes = np.minimum(np.add.outer(row_class, column_class), 5)
+    expected = reference(residual, factor, row_step, column_step, row_weight, classes, bits, quadratic)
+    levels = np.empty((rows, columns), np.int32)
+    left = residual.astype(np.float32)
+    _core.feedback_round(
+        left, factor.astype(np.float32), row_step.astype(np.float32), column_step.astype(np.float32),
+        row_weight.astype(np.float32), row_class.astype(np.uint8), column_class.astype(np.uint8),
+        bits.astype(np.float32), quadratic, levels,
+    )  # fmt: skip
+    same_rows = (levels == expected).all(1).mean()
+    assert same_rows > 0.97  # float32 may decide a tie otherwise, and what follows in that row with it
+    rebuilt = levels * row_step[:, None] * column_step
+    error = ((weights - rebuilt).reshape(groups, each, columns) @ factor).reshape(rows, columns)
+    np.testing.assert_allclose(left, error, atol=2e-4 * np.abs(residual).max())
+
+
+def test_counts_by_class() -> None:
+    levels = np.array([[0, 1, -9], [2, 0, 0]], np.int32)
+    counts = np.zeros((3, 5), np.uint64)
+    _core.feedback_count(levels, np.array([0, 1], np.uint8), np.array([0, 1, 5], np.uint8), counts)
+    expected = np.zeros((3, 5), np.uint64)
+    for row, level in ((0, 0), (1, 1), (2, -2), (1, 2), (2, 0), (2, 0)):
+        expected[row, level + 2] += 1
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_arguments_that_contradict_each_other() -> None:
+    f, i, u = np.float32, np.int32, np.uint8
+    good = [np.ones((4, 3), f), np.eye(3, dtype=f)[None], np.ones(4, f), np.ones(3, f), np.ones(4, f), np.zeros(4, u),
+            np.zeros(3, u), np.ones((1, 3), f), 0.0, np.empty((4, 3), i)]  # fmt: skip
+    _core.feedback_round(*good)
+    wrong = {1: np.ones((3, 3, 3), f), 2: np.ones(3, f), 3: np.ones(4, f), 6: np.zeros(4, u), 7: np.ones((1, 4), f),
+             9: np.empty((3, 3), i)}  # fmt: skip
+    for place, value in wrong.items():
+        with pytest.raises(_core.StreamError):
+            _core.feedback_round(*[value if k == place else v for k, v in enumerate(good)])
+
+
+# -- the ingredients ---------------------------------------------------------------------------------------------------
+
+RNG = np.random.default_rng(7)
+COVARIANCE = correlated(RNG, 96, 0.9)
+WEIGHTS = RNG.normal(0, 1, (128, 96)).astype(np.float32)
+FISHER = np.exp(RNG.normal(0, 1, 128))
+
+
+def outcome(how: Rounding, theta: float) -> tuple[float, float]:
+    """Loss, and bits of a weight given tables for eight quantiles of spread."""
+    solution = solve(WEIGHTS, damped(COVARIANCE[None], 1e-4), FISHER, theta, how)
+    change = (solution.weights() - WEIGHTS).astype(np.float64)
+    loss = float((FISHER[:, None] * (change @ COVARIANCE) * change).mean())
+    spread = np.abs(WEIGHTS).mean() / solution.row_steps[:, None] / solution.column_steps
+    group = np.searchsorted(np.quantile(spread, np.arange(1, 8) / 8), spread)
+    bits = 0.0
+    for k in range(8):
+        _, counts = np.unique(solution.levels[group == k], return_counts=True)
+        bits -= float((counts * np.log2(counts / counts.sum())).sum())
+    return loss, bits / WEIGHTS.size
+
+
+def bits_at(how: Rounding, loss: float) -> float:
+    """Bits at which a loss is reached."""
+    found = sorted(outcome(how, theta) for theta in np.geomspace(0.01, 1, 13))
+    return float(np.interp(np.log(loss), [np.log(x) for x, _ in found], [b for _, b in found]))
+
+
+def test_high_rate_loss_is_the_water_level() -> None:
+    loss, _ = outcome(Rounding(rate=0, quadratic=0), 1e-3)
+    assert loss == pytest.approx(1e-3, rel=0.15)
+
+
+@pytest.mark.parametrize("without", [{"rate": 0.0, "quadratic": 0.0}, {"quadratic": 0.0}, {"column_steps": 0.0}])
+def test_every_ingredient_saves_bits(without: dict[str, float]) -> None:
+    assert bits_at(Rounding(), 0.15) < bits_at(Rounding()._replace(**without), 0.15) - 0.01  # type: ignore[arg-type]
+
+
+def test_feedback_makes_up_for_errors() -> None:
+    solution = solve(WEIGHTS, damped(COVARIANCE[None], 1e-4), FISHER, 0.05, Rounding(rate=0, quadratic=0))
+    steps = solution.row_steps[:, None] * solution.column_steps
+    plain = np.rint(WEIGHTS / steps) * steps
+    loss = [
+        float((FISHER[:, None] * (d @ COVARIANCE) * d).sum()) for d in (plain - WEIGHTS, solution.weights() - WEIGHTS)
+    ]
+    assert loss[1] < 0.6 * loss[0]
+
+
+def test_the_same_every_time_and_dead_inputs_cost_nothing() -> None:
+    covariance = COVARIANCE.copy()
+    covariance[5], covariance[:, 5] = 0, 0
+    found = [solve(WEIGHTS, damped(covariance[None], 1e-4), FISHER, 0.1, Rounding()) for _ in range(2)]
+    np.testing.assert_array_equal(found[0].levels, found[1].levels)
+    assert np.abs(found[0].levels[:, 5]).mean() < 0.1

@@ -1,0 +1,222 @@
+"""Calibrated methods, and the balanced recipe on a small network."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import tersor  # noqa: E402
+from tersor import recipes  # noqa: E402
+from tersor.calibration.collect import collect  # noqa: E402
+from tersor.calibration.repair import Repair  # noqa: E402
+from tersor.engine import compress  # noqa: E402
+from tersor.errors import CalibrationError, SettingError, TersorError  # noqa: E402
+from tersor.job import Job  # noqa: E402
+from tersor.methods import Gptq, SecondOrder, Trellis  # noqa: E402
+from tersor.sources import open_model  # noqa: E402
+
+
+def network() -> Any:
+    from torch import nn
+
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(48, 96), nn.ReLU(), nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, 24)).eval()
+
+
+@pytest.fixture(scope="module")
+def inputs() -> Any:
+    torch.manual_seed(1)
+    return torch.randn(1600, 48) @ (torch.randn(48, 48) * 0.3)
+
+
+def divergence(path: Path, inputs: Any) -> float:
+    module = network()
+    with torch.no_grad():
+        before = module(inputs).double().log_softmax(1)
+        module.load_state_dict({k: torch.from_numpy(v) for k, v in tersor.load(path).items()})
+        after = module(inputs).double().log_softmax(1)
+    return float((before.exp() * (before - after)).sum(1).mean())
+
+
+def compressed(path: Path, inputs: Any, ratio: float = 9, **options: Any) -> float:
+    report = compress(network(), path, ratio=ratio, calibration=inputs[:320], workers=1, **options)
+    assert 0.995 * report.source_bytes / ratio <= path.stat().st_size <= report.source_bytes / ratio
+    return divergence(path, inputs[320:])
+
+
+def test_balanced_is_better_than_fast_and_gptq(tmp_path: Path, inputs: Any) -> None:
+    ways: dict[str, dict[str, Any]] = {"fast": {"recipe": "fast"}, "balanced": {}, "gptq": {"method": Gptq()}}
+    found = dict.fromkeys(ways, 1.0)
+    for ratio in (6, 9, 12):  # of three files: how errors of one add up is chance
+        for name, options in ways.items():
+            found[name] *= compressed(tmp_path / f"{name}{ratio}", inputs, ratio, **options)
+    assert found["balanced"] < found["fast"] and found["balanced"] < found["gptq"] / 1.3**3
+
+
+def test_the_same_file_every_time(tmp_path: Path, inputs: Any) -> None:
+    for name in "ab":
+        compressed(tmp_path / name, inputs)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_killed_run_goes_on_with_what_it_learned(
+    tmp_path: Path, inputs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compressed(tmp_path / "whole", inputs)
+    path, fit = tmp_path / "killed", recipes.Balanced._fit
+
+    def killed(self: Any, journal: Any, budget: int, start: float | None, tolerance: float) -> float:
+        if start is not None:
+            raise KeyboardInterrupt
+        return fit(self, journal, budget, start, tolerance)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recipes.Balanced, "_fit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compressed(path, inputs)
+    monkeypatch.setattr(recipes.Balanced, "_collect", lambda self: pytest.fail("learned again"))
+    compressed(path, inputs, resume=True)
+    assert path.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_statistics_are_kept_whole(tmp_path: Path, inputs: Any) -> None:
+    found = collect(open_model(network()), [inputs])
+    recipes.save(tmp_path / "s.npz", found, 0.25, {"damping": 0.1})
+    loaded = recipes.load(tmp_path / "s.npz")
+    assert loaded is not None and loaded[1:] == (0.25, {"damping": 0.1})
+    assert SecondOrder().bind(loaded[0]).fingerprint == SecondOrder().bind(found).fingerprint
+    (tmp_path / "s.npz").write_bytes(b"PK\3\4 damaged")
+    assert recipes.load(tmp_path / "s.npz") is None and recipes.load(tmp_path / "none.npz") is None
+
+
+def test_layers_that_samples_say_nothing_of_are_quantized_all_the_same(tmp_path: Path, inputs: Any) -> None:
+    class Half(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = network(), torch.nn.Linear(64, 64)
+
+        def forward(self, x: Any) -> Any:
+            return self.used(x)
+
+    report = compress(Half(), tmp_path / "half", ratio=9, calibration=inputs, workers=1)
+    sizes = {t.name: t.nbytes for t in report.tensors}
+    assert 0.3 < sizes["unused.weight"] / sizes["used.2.weight"] * 96**2 / 64**2 < 3
+
+
+def test_rebuilt_weights_are_those_of_the_file(inputs: Any) -> None:
+    model = open_model(network())
+    bound = SecondOrder().bind(collect(model, [inputs]))
+    unit = model.units()[2]
+    encoded = bound.encode(unit, unit.load(), 1e-6)
+    original = unit.load().view(np.float32).reshape(unit.shape)
+    rebuilt = bound.rebuilt(unit, unit.load(), 1e-6)
+    assert encoded.distortion.error == pytest.approx(np.square(rebuilt.astype(np.float64) - original).sum(), rel=1e-9)
+
+
+def test_a_trellis_is_better_at_the_same_size(tmp_path: Path, inputs: Any) -> None:
+    found = {"second_order": 1.0, "trellis": 1.0}
+    for ratio in (6, 8, 10):
+        for method in (SecondOrder(), Trellis()):
+            found[method.name] *= compressed(tmp_path / f"{method.name}{ratio}", inputs, ratio, method=method)
+    assert found["trellis"] < found["second_order"]
+
+
+def test_predicted_sizes_fall_as_the_price_rises_from_end_to_end(inputs: Any) -> None:
+    model = open_model(network())
+    unit = model.units()[2]
+    for method in (SecondOrder(), Gptq()):
+        bound = method.bind(collect(model, [inputs]))
+        sample = bound.sample(unit, unit.load(), 2**14)
+        assert sample is not None
+        sizes = [sample.nbytes(price) for price in np.geomspace(1e-30, 1e12, 60)]
+        assert all(a >= b for a, b in pairwise(sizes)) and sizes[0] > 30 * sizes[-1]
+        real = bound.encode(unit, unit.load(), 1e-7).nbytes
+        assert sample.nbytes(1e-7) == pytest.approx(real, rel=0.25)
+
+
+def test_what_is_missing_is_said(tmp_path: Path, inputs: Any) -> None:
+    with pytest.raises(CalibrationError, match="needs samples"):
+        compress(network(), tmp_path / "x", ratio=9, recipe="balanced")
+    with pytest.raises(SettingError, match="no recipe"):
+        compress(network(), tmp_path / "x", ratio=9, recipe="slow")  # type: ignore[arg-type]
+    with pytest.raises(TersorError, match="cannot run"):
+        arrays = tmp_path / "w.safetensors"
+        from safetensors.numpy import save_file
+
+        save_file({"w": np.zeros((64, 64), np.float32)}, arrays)
+        compress(str(arrays), tmp_path / "x", ratio=9, calibration=inputs)
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    with tersor.open(path) as file:
+        return dict(file.meta["recipe"])
+
+
+def test_held_out_samples_choose_settings_one_after_another(
+    tmp_path: Path, inputs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[dict[str, float]] = []
+
+    def trial(self: Any, journal: Any, budget: int, statistics: Any, settings: dict[str, float]) -> float:
+        tried.append(dict(settings))
+        return 1 - 0.1 * (settings.get("damping") == 0.1) + 0.1 * (settings.get("coherence") == 1.0)
+
+    monkeypatch.setattr(recipes.Balanced, "_trial", trial)
+    compressed(tmp_path / "a", inputs)
+    assert tried == [{}, {"damping": 0.01}, {"damping": 0.1}, {"damping": 0.1, "coherence": 1.0}]
+    assert recorded(tmp_path / "a")["damping"] == 0.1
+    tried.clear()
+    compressed(tmp_path / "b", inputs, method=SecondOrder(tune=False))
+    assert tried == [] and recorded(tmp_path / "b")["damping"] == SecondOrder().damping
+
+
+def test_a_trial_counts_what_the_size_is_off(tmp_path: Path, inputs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    scores: list[float] = []
+    trial, measured = recipes.Balanced._trial, Job.trial
+
+    def larger(self: Any, journal: Any, budget: int, stage: str) -> int:
+        sizes.append(budget - measured(self, journal, budget, stage))
+        return budget + 100 if len(sizes) == 1 else budget
+
+    def scored(self: Any, *arguments: Any) -> float:
+        scores.append(trial(self, *arguments))
+        return scores[-1]
+
+    monkeypatch.setattr(Job, "trial", larger)
+    monkeypatch.setattr(recipes.Balanced, "_trial", scored)
+    monkeypatch.setattr(SecondOrder, "alternatives", {"damping": (SecondOrder().damping,)})
+    compressed(tmp_path / "a", inputs)
+    weights = 48 * 96 + 96 * 96 + 96 * 24
+    assert scores[0] / scores[1] == pytest.approx(4 ** (800 / weights))
+    assert abs(sizes[0]) < 0.1 * weights * 4 / 9  # predictions are about right
+
+
+def test_repaired_biases_stand_in_the_file(tmp_path: Path, inputs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = np.arange(24, dtype=np.float32)
+    repaired = Repair({"4.bias": wanted, "4.weight": np.zeros((24, 96), np.float32)}, "offsets", {})
+    monkeypatch.setattr(recipes, "repair", lambda *_: repaired)
+    compress(network(), tmp_path / "a", ratio=9, calibration=inputs[:320], workers=1)
+    decoded = tersor.load(tmp_path / "a")
+    assert np.array_equal(decoded["4.bias"], wanted) and decoded["4.weight"].any()
+
+
+def test_a_repair_that_is_too_large_is_left_out(tmp_path: Path, inputs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = Job.replace
+    results: list[bool] = []
+
+    def without_room(self: Any, journal: Any, budget: int, price: float, tensors: Any) -> bool:
+        results.append(replace(self, journal, 100, price, tensors))
+        return results[-1]
+
+    monkeypatch.setattr(recipes, "repair", lambda *_: Repair({"4.bias": np.ones(24, np.float32)}, "offsets", {}))
+    monkeypatch.setattr(Job, "replace", without_room)
+    compress(network(), tmp_path / "a", ratio=9, calibration=inputs[:320], workers=1)
+    expected = network().state_dict()["4.bias"].numpy()
+    assert results == [False] and np.allclose(tersor.load(tmp_path / "a")["4.bias"], expected, atol=1e-3)
