@@ -18,7 +18,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PEERS = ROOT / "benchmarks" / "peers"
-PACKAGES = ("tersor", "numpy", "torch", "transformers", "gguf", "nncodec", "zipnn", "lmzip", "z4ai", "zstandard")
+PACKAGES = ("tersor", "numpy", "torch", "transformers", "gguf", "nncodec", "zipnn", "lmzip", "z4ai", "zstandard",
+            "constriction", "brotli")  # fmt: skip
 BUILD = ["CMakeLists.txt", "pyproject.toml", "src"]
 
 

@@ -2,7 +2,8 @@
 
     python -m benchmarks.damage                   all of it, about half an hour; writes results/damage.jsonl
     python -m benchmarks.damage --only large      one part (golden, large or peers); what is known of the others stays
-    python -m benchmarks.damage --page            only writes docs/damage.md from the results
+    python -m benchmarks.damage --page            only writes docs/damage.md from the results, those of
+                                                  benchmarks.kills and benchmarks.verification too
 
 1. Golden files: every truncation, and every flip of a single bit.
 2. A large file, all-MiniLM-L6-v2 at 8x: every truncation at a multiple of 64 bytes and around every piece, and one
@@ -35,6 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import tersor
+from benchmarks import kills, verification
 from benchmarks.common import PEERS, ROOT, Results, read_results
 from benchmarks.peers import damage_peer
 from tersor.errors import FormatError
@@ -374,7 +376,11 @@ def _lines(origin: dict[str, Any], records: list[dict[str, Any]]) -> Iterator[st
             "Files of safetensors have no checksums; a checksum kept beside such a file finds what the file itself\n"
             "cannot tell.\n"
         )
-    yield "## How it was measured\n"
+    for part, tell in (("kills", kills.lines), ("verification", verification.lines)):
+        measured, found = read_results(part)
+        if found:
+            yield from tell(measured, found)
+    yield "## How damage was measured\n"
     packages = ", ".join(f"{name} {version}" for name, version in origin["packages"].items())
     yield (
         f"`python -m benchmarks.damage` on {origin['cpu']} with {origin['cores']} cores, Python {origin['python']}, "

@@ -49,11 +49,11 @@ def rate(file: TensorFile, entry: Entry, start: int) -> Rate:
         place = 0
         for k, count in enumerate(chunk_counts(stream.count, stream.chunk)):
             prelude, data = inputs.chunk(number, k)
-            part = _core.decode_integers(prelude, CORE_TYPES[stream.type], data, count).astype(np.int64)
+            part = _core.decode_integers(prelude, CORE_TYPES[stream.type], data, count, place).astype(np.int64)
             levels[place : place + count] += part << low if number == 0 else part
             place += count
             if prelude is not None:
-                states += 2 * (1 << int(prelude[0]))  # the first byte is the logarithm of the number of lanes
+                states += 2 * prelude.lanes
         coded += stream.nbytes
         tables += sum(stream.sizes[: stream.preludes])
     _, counts = np.unique(levels, return_counts=True)

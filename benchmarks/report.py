@@ -13,6 +13,7 @@ from benchmarks.networks import names
 Records = list[dict[str, Any]]
 
 QUALITY = ("minilm", "fashion_resnet", "efficientnet_lite0")
+LEARNED = ("fashion_resnet", "mobilenet_fashion")
 FIRST = {  # the metrics a table shows, and their digits
     "cosine": 4, "accuracy": 4, "pitch_accuracy": 4, "equal_error_rate": 4, "character_error": 4, "loss": 3,
     "perplexity": 2, "auc": 4, "kl": 5, "agreement": 4,
@@ -52,6 +53,7 @@ def goals() -> Iterator[tuple[str, str, bool | None]]:
     yield from speed_goals()
     yield from lossless_goals()
     yield from memory_goals()
+    yield from coding_goals()
 
 
 def sizes_goals() -> Iterator[tuple[str, str, bool | None]]:
@@ -146,6 +148,24 @@ def lossless_goals() -> Iterator[tuple[str, str, bool | None]]:
     if every:
         same = all(r["identical"] for r in every)
         yield "lossless: every bit back, NaN payloads and -0.0 included", "identical" if same else "different", same
+
+
+def coding_goals() -> Iterator[tuple[str, str, bool | None]]:
+    rows = read_results("coding")[1]
+    if not rows:
+        return
+    totals = {(r["group"], r["coder"]): r["against_deepcabac_percent"] for r in rows if r["kind"] == "total"}
+    fast = {g: v for (g, c), v in totals.items() if c == "tersor rans2d" and g not in ("iid", "rows", "levels")}
+    worst = max(fast, key=lambda g: fast[g])
+    text = f"{sum(v < 0 for v in fast.values())} of {len(fast)}; worst {worst} {fast[worst]:+.1f} %"
+    yield "fast coder smaller than DeepCABAC on every network", text, fast[worst] < 0
+    slow = totals["levels", "tersor adaptive"]
+    yield "slow coder at least 4 % below DeepCABAC, summed over levels", f"{slow:+.2f} %", slow <= -4
+    speeds = {(r["kind"], r["stream"], r["coder"]): r["decode_mega_symbols_per_second"] for r in rows if "stream" in r}
+    other = "htscodecs rANS 32x16 order 0"
+    ratios = [v / speeds["iid", s, other] for (k, s, c), v in speeds.items() if k == "iid" and c == "tersor rans"]
+    text = f"{min(ratios):.2f} to {max(ratios):.2f} times"
+    yield "decoding as fast as htscodecs' 32-way rANS", text, min(ratios) >= 1
 
 
 def memory_goals() -> Iterator[tuple[str, str, bool | None]]:
@@ -269,7 +289,49 @@ def memory() -> str:
     return table(("job, 1.07 GB of fp16", "peak MB", "beyond the import", "seconds"), rows)
 
 
+def second_order(name: str) -> str:
+    rows = (
+        (r["method"], f"{r['asked']:g}", f"{r['bytes']:,}", f"{r['seconds']['cpu']:.0f}", metrics(r["metrics"]))
+        for r in read_results(f"second_order-{name}")[1]
+    )
+    return table(("method", "ratio", "bytes", "CPU s", "quality"), rows)
+
+
 # -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def coding() -> str:
+    """Coded bytes beside DeepCABAC, and speeds on the synthetic streams."""
+    rows = read_results("coding")[1]
+    totals = [r for r in rows if r["kind"] == "total" and r["coder"].startswith("tersor")]
+    groups = list(dict.fromkeys(r["group"] for r in totals))
+    coders = list(dict.fromkeys(r["coder"] for r in totals))
+    against = {(r["group"], r["coder"]): f"{r['against_deepcabac_percent']:+.2f} %" for r in totals}
+    sizes = table(("levels", *coders), ((g, *(against[g, c] for c in coders)) for g in groups))
+    shown = ("tersor rans", "tersor rans2d", "tersor adaptive", "DeepCABAC", "htscodecs rANS 32x16 order 0")
+    speeds = table(
+        ("stream", "coder", "over the ideal", "M symbols/s coded", "M symbols/s decoded"),
+        (
+            (
+                f"{r['kind']}, {r['stream']}", r["coder"], f"{r['excess_over_rows_percent']:+.2f} %",
+                f"{r['encode_mega_symbols_per_second']:.0f}", f"{r['decode_mega_symbols_per_second']:.0f}",
+            )
+            for r in rows
+            if r["kind"] in ("iid", "rows") and r["coder"] in shown
+        ),
+    )  # fmt: skip
+    return f"Bytes against DeepCABAC on the same levels:\n\n{sizes}\n{speeds}"
+
+
+def learned(name: str) -> str:
+    rows = (
+        (
+            r["recipe"], f"{r['target']}", f"{r['file_bytes']:,}", f"{r.get('paper_ratio', 0):.2f}",
+            f"{r['accuracy']:.4f}", f"{r['kl']:.5f}", f"{r.get('cpu_seconds', 0):.0f}",
+        )
+        for r in read_results(f"l2-ratios-{name}")[1]
+    )  # fmt: skip
+    return table(("recipe", "ratio", "bytes", "by the paper's formula", "accuracy", "kl", "CPU s"), rows)
 
 
 def page() -> str:
@@ -290,6 +352,7 @@ def page() -> str:
         ("Sizes, and what the weights are worth", "sizes", "Ratio 1 is the original. One thread.", sizes),
         ("Coded size against entropy", "rate", "Below zero: chunks with tables of their own beat one entropy.", rate),
         ("Decoding speed", "speed", "`into_buffer` decodes into memory that exists; `load` makes new arrays.", speed),
+        ("Entropy coders", "coding", "One core, coders taking turns; tables and classes counted.", coding),
         ("Lossless", "lossless", "One thread, tools taking turns.", lossless),
         ("Memory", "memory", "A sharded fp16 checkpoint; each job in a process of its own.", memory),
     ]
@@ -302,6 +365,14 @@ def page() -> str:
             if name == "minilm":
                 parts.append("![1 - cosine against size](images/quality.svg)\n")
             parts += [quality(name), origin(f"quality-{name}")]
+    for name in QUALITY:
+        if read_results(f"second_order-{name}")[1]:
+            parts.append(f"## Quality with calibration: {name}\n")
+            parts += [second_order(name), origin(f"second_order-{name}")]
+    for name in LEARNED:
+        if read_results(f"l2-ratios-{name}")[1]:
+            parts.append(f"## Weights and steps learned together: {name}\n")
+            parts += [learned(name), origin(f"l2-ratios-{name}")]
     return "\n".join(parts)
 
 

@@ -23,6 +23,8 @@ _FAMILIES = {
     "efficientnet_lite1": "efficientnet_lite",
     "fashion_resnet": "fashion",
     "resnet18_fashion": "fashion",
+    "mobilenet_fashion": "fashion",
+    "vit_fashion": "fashion",
     "crepe_tiny": "crepe",
     "crepe_full": "crepe",
     "resemblyzer": "resemblyzer",

@@ -1,4 +1,5 @@
-"""Residual networks trained here on Fashion-MNIST (28 x 28 grey images of 10 kinds of clothing).
+"""Networks trained here on Fashion-MNIST (28 x 28 grey images of 10 kinds of clothing): residual ones, a MobileNetV2, a
+transformer.
 
 Source: this script, on the images of the Debian package dataset-fashion-mnist (MIT). `python -m
 benchmarks.networks.fashion NAME` trains one that the cache does not hold yet (some 5 minutes of one core).
@@ -9,6 +10,7 @@ agreement with the original's decisions on the same images.
 
 import gzip
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import _vision
 from ._common import (
     Metrics,
     Network,
@@ -30,8 +33,6 @@ from ._common import (
     with_weights,
 )
 
-# name: (channels of each stage, blocks a stage, epochs of training)
-_SHAPES = {"fashion_resnet": ((64, 128, 256), 1, 5), "resnet18_fashion": ((64, 128, 256, 512), 2, 2)}
 _MEAN, _DEVIATION = 0.2860, 0.3530
 
 
@@ -72,9 +73,17 @@ class ResidualNetwork(nn.Module):
         return self.classifier(self.blocks(F.relu(self.norm(self.stem(x)))).mean((2, 3)))
 
 
-def build(name: str) -> ResidualNetwork:
-    widths, blocks, _ = _SHAPES[name]
-    return ResidualNetwork(widths, blocks)
+# name: (how it is built, epochs of training)
+_NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "fashion_resnet": (lambda: ResidualNetwork((64, 128, 256), 1), 5),
+    "resnet18_fashion": (lambda: ResidualNetwork((64, 128, 256, 512), 2), 2),
+    "mobilenet_fashion": (_vision.MobileNet, 4),
+    "vit_fashion": (_vision.VisionTransformer, 6),
+}
+
+
+def build(name: str) -> nn.Module:
+    return _NETWORKS[name][0]()
 
 
 @cache
@@ -87,15 +96,20 @@ def images(part: str) -> tuple[Tensor, Tensor]:
     return (x / 255 - _MEAN) / _DEVIATION, torch.from_numpy(labels.astype(np.int64))
 
 
-def train(name: str, batch: int = 128, lr: float = 0.1) -> dict[str, np.ndarray]:
-    """Nesterov SGD, one-cycle learning rate, flips, bfloat16 on one thread; prints a line an epoch."""
+def train(name: str, batch: int = 128) -> dict[str, np.ndarray]:
+    """Nesterov SGD (AdamW for the transformer), one-cycle learning rate, flips, bfloat16 on one thread; prints a line
+    an epoch."""
     torch.set_num_threads(1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = build(name).to(memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
         x, y = images("train")
-        epochs, steps = _SHAPES[name][2], len(x) // batch
-        optimizer = torch.optim.SGD(module.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
+        epochs, steps = _NETWORKS[name][1], len(x) // batch
+        lr = 2e-3 if name == "vit_fashion" else 0.1
+        if name == "vit_fashion":
+            optimizer = torch.optim.AdamW(module.parameters(), lr, weight_decay=0.05)
+        else:
+            optimizer = torch.optim.SGD(module.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * steps, pct_start=0.3)
         for epoch in range(epochs):
             total = 0.0
