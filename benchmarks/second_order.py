@@ -20,7 +20,7 @@ import tersor
 from benchmarks.common import Results
 from benchmarks.networks import load
 from benchmarks.networks._common import package_folder, read, sentences, with_weights
-from tersor import recipes
+from tersor import balanced
 from tersor.engine import compress
 from tersor.methods import Gptq, Nearest, SecondOrder
 from tersor.sources import Model, open_model
@@ -93,12 +93,12 @@ TASKS = {
 @contextmanager
 def statistics_of_the_original() -> Iterator[None]:
     """The recipe without its second look over the compressed prefix."""
-    sequential = recipes.Balanced._sequential
-    recipes.Balanced._sequential = lambda self, original, price: dict(original)
+    sequential = balanced.Balanced._sequential
+    balanced.Balanced._sequential = lambda self, original, price: dict(original)
     try:
         yield
     finally:
-        recipes.Balanced._sequential = sequential
+        balanced.Balanced._sequential = sequential
 
 
 def run(results: Results, name: str, folder: Path, *, full: bool) -> None:

@@ -111,7 +111,7 @@ def compress(
         assess = assess or goal.measure
     job = Job(opened, chosen, goal, nonfinite, workers, progress)
     if samples is not None and isinstance(chosen, Calibrated):
-        from tersor.recipes import Balanced
+        from tersor.balanced import Balanced
 
         balanced = Balanced(job, opened, samples, device, seed)  # type: ignore[arg-type]
         if dry_run:

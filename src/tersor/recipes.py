@@ -1,182 +1,25 @@
-"""Recipes that learn from samples. What was learned stays in the journal: a run that resumes does not learn it anew.
+"""Recipes `best` and `l2-paper`: weights and their transformation, learned together (`tersor.joint`), then coded.
 
-`balanced`: statistics, a price, statistics again over what that price leaves, and the price again. `best` and
-`l2-paper`: weights and their transformation, learned together (`tersor.joint`), then coded.
+What was learned stays in the journal: a run that resumes does not learn it anew.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
-from tersor import _core, runtime
+from tersor import _core
 from tersor._version import __version__
 from tersor.allocate.budget import Budget
-from tersor.allocate.price import TOLERANCE
-from tersor.calibration.collect import Collected, collect
-from tersor.calibration.repair import repair
 from tersor.calibration.samples import Samples
-from tersor.calibration.sequential import collect_sequential
-from tersor.calibration.statistics import Statistics
-from tersor.evaluate.divergence import Evaluator
-from tersor.evaluate.measures import check_kind
 from tersor.format import cbor
 from tersor.journal import Journal
-from tersor.methods.second_order import Bound
-from tersor.sources import MappingSource, Model, Unit
+from tersor.sources import MappingSource, Model
 
 if TYPE_CHECKING:
-    from tersor.job import Goal, Job, Progress
+    from tersor.job import Progress
     from tersor.report import Report
-
-ROUGHLY = 0.02
-"""How closely the price is found at which inputs of the compressed prefix are looked at."""
-
-PARTS = ("covariance", "fisher", "usage", "mean", "original_mean", "target")
-"""The arrays of statistics."""
-
-
-class Balanced:
-    """One job of a calibrated method."""
-
-    def __init__(self, job: Job, model: Model, samples: Samples, device: str | None, seed: int) -> None:
-        self.job, self.model, self.samples = job, model, samples
-        self.device, self.seed = device, seed
-        self.settings: Any = job.method
-        self.notes: tuple[str, ...] = samples.notes
-        self.evaluator: Evaluator | None = None
-
-    def first_method(self) -> Bound:
-        """The method with statistics of the original model."""
-        return self.settings.bind(self._collect())
-
-    def fit(self, journal: Journal, goal: Goal) -> float:
-        """Settings and a price by statistics of the original, statistics over what that leaves, the price again."""
-        learned = load(journal.learned)
-        if learned is None:
-            learned = self._learn(journal, goal)
-            save(journal.learned, *learned)
-        statistics, price, chosen = learned
-        self.settings = dataclasses.replace(self.settings, **chosen)
-        self.job.method = self.settings.bind(statistics)
-        price = self._fit(journal, goal, price, TOLERANCE)
-        self._repair(journal, goal, price, statistics)
-        return price
-
-    def _learn(self, journal: Journal, goal: Goal) -> tuple[dict[str, Statistics], float, dict[str, float]]:
-        """Statistics over the compressed prefix, the price at which it was compressed, and settings."""
-        original = self._collect()
-        if self.samples.held_out and original.kind is not None:
-            self.evaluator = Evaluator(
-                self.model, self.samples.held_out, kind=check_kind(original.kind), device=self.device
-            )
-        chosen = self._choose(journal, goal, original)
-        self.settings = dataclasses.replace(self.settings, **chosen)
-        self.job.method = self.settings.bind(original)
-        price = self._fit(journal, goal, None, ROUGHLY)
-        return self._sequential(original, price), price, chosen
-
-    def _choose(self, journal: Journal, goal: Goal, original: Collected) -> dict[str, float]:
-        """Settings that held-out samples prefer, one after another; of each, values until one is no better."""
-        chosen: dict[str, float] = {}
-        if self.evaluator is None or not self.settings.alternatives:
-            return chosen
-        best = self._trial(journal, goal, original, {})
-        for name, values in self.settings.alternatives.items():
-            if name == "embedding" and all(s.usage is None for s in original.values()):
-                continue
-            for value in values:
-                found = self._trial(journal, goal, original, {**chosen, name: value})
-                if found < best:
-                    best, chosen = found, {**chosen, name: value}
-                    break
-        return chosen
-
-    def _trial(self, journal: Journal, goal: Goal, statistics: Collected, settings: Mapping[str, float]) -> float:
-        """Held-out divergence with other settings at about the budget, as if errors shrank by 6 dB a bit there."""
-        self.job.method = dataclasses.replace(self.settings, **settings).bind(statistics)
-        budget = self.job.nominal(goal)
-        size = self.job.trial(journal, budget, f"{self.job.method.fingerprint}-")
-        weights = sum(u.count for u in self.job.own if self.job.method.quantizes(u))
-        found = self._measure(self._decoded(journal))
-        journal.discard(keep={"kept", "whole"})
-        return found * 4 ** (8 * (size - budget) / weights)
-
-    def _decoded(self, journal: Journal) -> dict[str, np.ndarray]:
-        """What a file of what is done gives back."""
-        path = journal.folder / "trial.tsr"
-        self.job.put(path, None, overwrite=True)
-        decoded = runtime.load(path, workers=self.job.workers)
-        path.unlink()
-        return decoded
-
-    def _measure(self, tensors: Mapping[str, np.ndarray]) -> float:
-        """Divergence on held-out samples."""
-        if self.evaluator is None:
-            return 0.0
-        names = self.model.module.state_dict()
-        return self.evaluator({name: array for name, array in tensors.items() if name in names}).mean
-
-    def _repair(self, journal: Journal, goal: Goal, price: float, statistics: Mapping[str, Statistics]) -> None:
-        """Let biases and batch norms make up for what rounding shifts, where held-out samples confirm it."""
-        if not self.samples.held_out:
-            return
-        if self.evaluator is None:
-            self.evaluator = Evaluator(self.model, self.samples.held_out, device=self.device)
-        decoded = self._decoded(journal)
-        tensors = {name: decoded[name] for name in self.model.module.state_dict() if name in decoded}
-        found = repair(self.model, tensors, statistics, self.samples.held_out, self._measure)
-        if found.tensors:
-            self.job.replace(journal, goal if isinstance(goal, int) else self.job.source_bytes, price, found.tensors)
-
-    def _fit(self, journal: Journal, goal: Goal, start: float | None, tolerance: float) -> float:
-        return self.job.fit(journal, goal, f"{self.job.method.fingerprint}-", start, tolerance)
-
-    def _collect(self) -> Collected:
-        self.job.progress("learning from samples", 0, len(self.samples.calibration))
-        found = collect(self.model, self.samples.calibration, device=self.device, seed=self.seed)
-        self.notes += found.notes
-        return found
-
-    def _sequential(self, original: Collected, price: float) -> dict[str, Statistics]:
-        """Statistics over the compressed prefix, with those of the original where there are no others.
-
-        Only if held-out samples confirm that they are better than those of the original alone: few samples may mislead.
-        """
-        units = {u.name: u for u in self.job.own}
-        found = dict(original)
-
-        def rebuilt(statistics: Mapping[str, Statistics]) -> dict[str, np.ndarray]:
-            bound = dataclasses.replace(self.job.method, statistics={**original, **statistics})
-            return {name: bound.rebuilt(u, u.load(), price) for name in statistics if (u := self._lossy(units, name))}
-
-        def quantize(statistics: Mapping[str, Statistics]) -> dict[str, np.ndarray]:
-            found.update(statistics)
-            return rebuilt(statistics)
-
-        result = collect_sequential(
-            self.model, self.samples.calibration, quantize, original, device=self.device, seed=self.seed
-        )
-        self.notes += result.notes
-        if self.evaluator is None:
-            return found
-        after = self.evaluator.of_module(result.module).mean
-        with torch.no_grad():
-            parameters = dict(result.module.named_parameters())
-            for name, weights in rebuilt(original).items():
-                parameters[name].copy_(torch.from_numpy(weights))
-        return found if after <= self.evaluator.of_module(result.module).mean else dict(original)
-
-    def _lossy(self, units: Mapping[str, Unit], name: str) -> Unit | None:
-        unit = units.get(name)
-        return unit if unit is not None and self.job.method.quantizes(unit) else None
 
 
 def compress_learned(
@@ -215,31 +58,3 @@ def compress_learned(
         journal.remove()
     ratio = f"{refined.paper_ratio:.2f}x by the L2 paper's formula: 32 bits a weight over the entropy of its levels"
     return dataclasses.replace(report, notes=(*samples.notes, ratio))
-
-
-def save(path: Path, statistics: Mapping[str, Statistics], price: float, chosen: Mapping[str, float]) -> None:
-    """Keep statistics, the price they were found at, and settings that were chosen."""
-    arrays: dict[str, np.ndarray] = {}
-    facts: dict[str, Any] = {}
-    for name, s in statistics.items():
-        facts[name] = {"count": s.count, "transposed": s.transposed, "coherence": s.coherence}
-        arrays |= {f"{part} {name}": getattr(s, part) for part in PARTS if getattr(s, part) is not None}
-    temporary = path.with_suffix(".part.npz")
-    head = np.frombuffer(json.dumps({"units": facts, "price": price, "chosen": dict(chosen)}).encode(), np.uint8)
-    np.savez(temporary, head=head, **arrays)  # type: ignore[arg-type]
-    temporary.replace(path)
-
-
-def load(path: Path) -> tuple[dict[str, Statistics], float, dict[str, float]] | None:
-    """What `save` kept, or None."""
-    try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            head = json.loads(arrays["head"].tobytes())
-            parts = {key: arrays[key] for key in arrays.files if key != "head"}
-    except (OSError, ValueError, KeyError, BadZipFile):
-        return None
-    found = {
-        name: Statistics(**{part: parts.get(f"{part} {name}") for part in PARTS}, **facts)
-        for name, facts in head["units"].items()
-    }
-    return found, float(head["price"]), dict(head["chosen"])

@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import tersor  # noqa: E402
-from tersor import recipes  # noqa: E402
+from tersor import balanced  # noqa: E402
 from tersor.calibration.collect import collect  # noqa: E402
 from tersor.calibration.repair import Repair  # noqa: E402
 from tersor.engine import compress  # noqa: E402
@@ -69,7 +69,7 @@ def test_a_killed_run_goes_on_with_what_it_learned(
     tmp_path: Path, inputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compressed(tmp_path / "whole", inputs)
-    path, fit = tmp_path / "killed", recipes.Balanced._fit
+    path, fit = tmp_path / "killed", balanced.Balanced._fit
 
     def killed(self: Any, journal: Any, budget: int, start: float | None, tolerance: float) -> float:
         if start is not None:
@@ -77,22 +77,22 @@ def test_a_killed_run_goes_on_with_what_it_learned(
         return fit(self, journal, budget, start, tolerance)
 
     with monkeypatch.context() as patched:
-        patched.setattr(recipes.Balanced, "_fit", killed)
+        patched.setattr(balanced.Balanced, "_fit", killed)
         with pytest.raises(KeyboardInterrupt):
             compressed(path, inputs)
-    monkeypatch.setattr(recipes.Balanced, "_collect", lambda self: pytest.fail("learned again"))
+    monkeypatch.setattr(balanced.Balanced, "_collect", lambda self: pytest.fail("learned again"))
     compressed(path, inputs, resume=True)
     assert path.read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_statistics_are_kept_whole(tmp_path: Path, inputs: Any) -> None:
     found = collect(open_model(network()), [inputs])
-    recipes.save(tmp_path / "s.npz", found, 0.25, {"damping": 0.1})
-    loaded = recipes.load(tmp_path / "s.npz")
+    balanced.save(tmp_path / "s.npz", found, 0.25, {"damping": 0.1})
+    loaded = balanced.load(tmp_path / "s.npz")
     assert loaded is not None and loaded[1:] == (0.25, {"damping": 0.1})
     assert SecondOrder().bind(loaded[0]).fingerprint == SecondOrder().bind(found).fingerprint
     (tmp_path / "s.npz").write_bytes(b"PK\3\4 damaged")
-    assert recipes.load(tmp_path / "s.npz") is None and recipes.load(tmp_path / "none.npz") is None
+    assert balanced.load(tmp_path / "s.npz") is None and balanced.load(tmp_path / "none.npz") is None
 
 
 def test_layers_that_samples_say_nothing_of_are_quantized_all_the_same(tmp_path: Path, inputs: Any) -> None:
@@ -167,7 +167,7 @@ def test_held_out_samples_choose_settings_one_after_another(
         tried.append(dict(settings))
         return 1 - 0.1 * (settings.get("damping") == 0.1) + 0.1 * (settings.get("coherence") == 1.0)
 
-    monkeypatch.setattr(recipes.Balanced, "_trial", trial)
+    monkeypatch.setattr(balanced.Balanced, "_trial", trial)
     compressed(tmp_path / "a", inputs)
     assert tried == [{}, {"damping": 0.01}, {"damping": 0.1}, {"damping": 0.1, "coherence": 1.0}]
     assert recorded(tmp_path / "a")["damping"] == 0.1
@@ -179,7 +179,7 @@ def test_held_out_samples_choose_settings_one_after_another(
 def test_a_trial_counts_what_the_size_is_off(tmp_path: Path, inputs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     scores: list[float] = []
-    trial, measured = recipes.Balanced._trial, Job.trial
+    trial, measured = balanced.Balanced._trial, Job.trial
 
     def larger(self: Any, journal: Any, budget: int, stage: str) -> int:
         sizes.append(budget - measured(self, journal, budget, stage))
@@ -190,7 +190,7 @@ def test_a_trial_counts_what_the_size_is_off(tmp_path: Path, inputs: Any, monkey
         return scores[-1]
 
     monkeypatch.setattr(Job, "trial", larger)
-    monkeypatch.setattr(recipes.Balanced, "_trial", scored)
+    monkeypatch.setattr(balanced.Balanced, "_trial", scored)
     monkeypatch.setattr(SecondOrder, "alternatives", {"damping": (SecondOrder().damping,)})
     compressed(tmp_path / "a", inputs)
     weights = 48 * 96 + 96 * 96 + 96 * 24
@@ -201,7 +201,7 @@ def test_a_trial_counts_what_the_size_is_off(tmp_path: Path, inputs: Any, monkey
 def test_repaired_biases_stand_in_the_file(tmp_path: Path, inputs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = np.arange(24, dtype=np.float32)
     repaired = Repair({"4.bias": wanted, "4.weight": np.zeros((24, 96), np.float32)}, "offsets", {})
-    monkeypatch.setattr(recipes, "repair", lambda *_: repaired)
+    monkeypatch.setattr(balanced, "repair", lambda *_: repaired)
     compress(network(), tmp_path / "a", ratio=9, calibration=inputs[:320], workers=1)
     decoded = tersor.load(tmp_path / "a")
     assert np.array_equal(decoded["4.bias"], wanted) and decoded["4.weight"].any()
@@ -215,7 +215,7 @@ def test_a_repair_that_is_too_large_is_left_out(tmp_path: Path, inputs: Any, mon
         results.append(replace(self, journal, 100, price, tensors))
         return results[-1]
 
-    monkeypatch.setattr(recipes, "repair", lambda *_: Repair({"4.bias": np.ones(24, np.float32)}, "offsets", {}))
+    monkeypatch.setattr(balanced, "repair", lambda *_: Repair({"4.bias": np.ones(24, np.float32)}, "offsets", {}))
     monkeypatch.setattr(Job, "replace", without_room)
     compress(network(), tmp_path / "a", ratio=9, calibration=inputs[:320], workers=1)
     expected = network().state_dict()["4.bias"].numpy()
