@@ -1,0 +1,55 @@
+"""Write docs/benchmarks.md and its pictures: `python -m benchmarks.report`."""
+
+from benchmarks.common import ROOT, read_results
+from benchmarks.figure import draw
+
+from . import coding, learned, lossless, memory, quality, rate, second_order, sizes, speed
+from ._section import Section, origin, table
+
+MODULES = (  # in the order of the page
+    sizes,
+    quality,
+    second_order,
+    learned,
+    rate,
+    coding,
+    speed,
+    lossless,
+    memory,
+)
+ABOUT = """Everything here comes from `benchmarks/results/`, written by `benchmarks/run.sh` (its scripts say what \
+exactly is measured); `python -m benchmarks.report` renders this page. The machine is a virtual one that others use \
+at the same time: read ratios and speeds by CPU time, and compare speeds only within a table.
+"""
+WORDS: dict[bool | None, str] = {True: "met", False: "**missed**", None: "not complete"}
+
+
+def page(sections: list[Section]) -> str:
+    """What is missed, all goals, then every section that has run."""
+    goals = [goal for section in sections for goal in section.goals()]
+    missed = [f"- {goal}: {measured}" for goal, measured, met in goals if met is False]
+    incomplete = [f"- {goal}: {measured}" for goal, measured, met in goals if met is None]
+    parts = ["# Benchmarks\n"]
+    if missed:
+        parts.append(
+            "Where tersor is **not** the smallest, the fastest or as good as its goal:\n\n" + "\n".join(missed) + "\n"
+        )
+    if incomplete:
+        parts.append("Not measured, or not completely:\n\n" + "\n".join(incomplete) + "\n")
+    parts += [ABOUT, "## Goals\n", table(("goal", "measured", ""), ((g, m, WORDS[met]) for g, m, met in goals))]
+    for section in sections:
+        if read_results(section.parts[0])[1]:
+            parts += [f"## {section.title}\n", section.note + "\n", section.render()]
+            parts += [origin(part) for part in section.parts if read_results(part)[1]]
+    return "\n".join(parts)
+
+
+def main() -> None:
+    sections = [section for module in MODULES for section in module.SECTIONS]
+    (ROOT / "docs" / "benchmarks.md").write_text(page(sections))
+    if read_results("quality-minilm")[1]:
+        draw()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What every section of the page shares: its form, goals, and the tables."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from benchmarks.common import RESULTS, read_results
+
+Records = list[dict[str, Any]]
+
+FIRST = {  # the metrics a table shows, and their digits
+    "cosine": 4, "accuracy": 4, "pitch_accuracy": 4, "equal_error_rate": 4, "character_error": 4, "loss": 3,
+    "perplexity": 2, "auc": 4, "kl": 5, "agreement": 4,
+}  # fmt: skip
+
+
+class Goal(NamedTuple):
+    """What was to be reached, what was measured (one line), and whether that meets it: None if incomplete."""
+
+    goal: str
+    measured: str
+    met: bool | None
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of docs/benchmarks.md. It is shown if its first part, a file benchmarks/results/PART.jsonl, has run.
+
+    Goals are asked for even then: they say "not run".
+    """
+
+    title: str
+    parts: tuple[str, ...]
+    note: str
+    render: Callable[[], str]
+    goals: Callable[[], Iterable[Goal]] = tuple
+
+
+def networks(part: str) -> list[str]:
+    """The networks of which there are results PART-NETWORK.jsonl."""
+    return sorted(path.stem.removeprefix(f"{part}-") for path in RESULTS.glob(f"{part}-*.jsonl"))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    marks = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, marks, *rows)) + "\n"
+
+
+def metrics(values: dict[str, float]) -> str:
+    if not values:
+        return "not measured"
+    known = {key: value for key, value in values.items() if key in FIRST} or values
+    return ", ".join(f"{key} {value:.{FIRST.get(key, 4)}f}" for key, value in known.items())
+
+
+def origin(part: str) -> str:
+    """Where and when a part ran."""
+    head, _ = read_results(part)
+    versions = ", ".join(f"{n} {v}" for n, v in head["packages"].items())
+    note = f" {head['note']}" if "note" in head else ""
+    return (
+        f"*{head['cpu']}, {head['cores']} cores, Python {head['python']}, {versions}; commit {head['commit']}, "
+        f"{head['date']}.{note}*\n"
+    )
