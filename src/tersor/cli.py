@@ -172,6 +172,31 @@ def inspect(file: Path, tensors: bool, as_json: bool, **limits: Any) -> None:
 
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="the .html file to write")
+@click.option("--json", "as_json", is_flag=True, help="print everything as JSON")
+@click.option("--force", is_flag=True, help="replace an existing output")
+@limit_options
+def report(file: Path, output: Path | None, as_json: bool, force: bool, **limits: Any) -> None:
+    """A page about FILE: bits and zeros by layer, bytes by tensor, recipe. Decodes it whole."""
+    if output is None and not as_json:
+        raise click.UsageError("give a file to write (-o), or --json, or both")
+    from tersor.format.reader import TensorFile
+    from tersor.format.writer import atomic_file
+    from tersor.report import details, page
+
+    with TensorFile(file, limits=_limits(limits)) as opened:
+        summary, tensors = details.measure(opened)
+    if output is not None:
+        with atomic_file(output, overwrite=force) as out:
+            out.write(page.html(summary, tensors, file.name).encode())
+    if as_json:
+        click.echo(json.dumps(summary.to_dict() | {"details": [part.to_dict() for part in tensors]}))
+    else:
+        click.echo(f"{output}: {len(summary.tensors):,} tensors")
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
 @limit_options
 def verify(file: Path, **limits: Any) -> None:
     """Check all checksums of FILE and decode it whole; the exit status says the result."""
