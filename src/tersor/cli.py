@@ -117,22 +117,16 @@ def compress(
     if method_name and options["recipe"]:
         raise click.UsageError("give a recipe or a method")
     from tersor.engine import compress as run
-    from tersor.methods import parse_method
+    from tersor.methods import LEARNED, method_of, parse_method
     from tersor.report import text
 
-    if method_name is None:
-        balanced = options["recipe"] == "balanced" or (options["recipe"] is None and options["calibration"])
-        method_name = "second_order" if balanced else "nearest"
-    del options["recipe"]
+    if settings and options["recipe"] in LEARNED:
+        raise click.UsageError(f"recipe {options['recipe']} has no settings: --set is for methods")
+    if settings and method_name is None:
+        method_name = method_of(options["recipe"], options["calibration"]).name
+    method = None if method_name is None else parse_method(method_name, settings)
     with text.progress(quiet=as_json) as progress:
-        report = run(
-            source,
-            output,
-            method=parse_method(method_name, settings),
-            overwrite=force,
-            progress=progress,
-            **options,
-        )
+        report = run(source, output, method=method, overwrite=force, progress=progress, **options)
     if as_json:
         click.echo(json.dumps(report.to_dict()))
     else:

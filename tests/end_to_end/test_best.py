@@ -11,7 +11,21 @@ from torch import nn
 
 import tersor
 from tersor import joint
+from tersor.cli import main
 from tersor.errors import CalibrationError
+
+
+CODE = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(32, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 10))
+
+def learn():
+    return torch.randn(128, 32, generator=torch.Generator().manual_seed(1))
+"""
 
 
 def network() -> nn.Module:
@@ -62,6 +76,21 @@ def test_best_beats_no_data(tmp_path: Path) -> None:
     tersor.compress(model, tmp_path / "best.tsr", ratio=12, recipe="best", calibration=samples())
     tersor.compress(model, tmp_path / "fast.tsr", ratio=12)
     assert divergence(model, tmp_path / "best.tsr") < divergence(model, tmp_path / "fast.tsr")
+
+
+@pytest.mark.usefixtures("short")
+def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The recipe that was asked for is the one that made the file."""
+    (tmp_path / "learned_network.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["compress", "python:learned_network:make", "-o", "m.tsr", "--ratio", "10", "--recipe", "best"]
+    main([*arguments, "--calibration", "python:learned_network:learn"])
+    assert "formula" in capsys.readouterr().out
+    with tersor.open("m.tsr") as file:
+        assert file.manifest.meta["recipe"]["recipe"] == "best"
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "--force", "--set", "rate=1"])
+    assert end.value.code == 2 and "recipe best has no settings" in capsys.readouterr().err
 
 
 def test_needs_samples_and_a_size(tmp_path: Path) -> None:
