@@ -14,7 +14,6 @@ from tersor import joint
 from tersor.cli import main
 from tersor.errors import CalibrationError
 
-
 CODE = """
 import torch
 from torch import nn

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import Arrays, array_unit, container
+from helpers import array_unit, container
 
 import tersor
 from tersor.cli import main
