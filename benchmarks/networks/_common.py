@@ -1,5 +1,6 @@
 """What every network here shares: where files live, how tensors are read and loaded, and the divergences."""
 
+import fcntl
 import importlib
 import importlib.util
 import os
@@ -88,13 +89,16 @@ def sentences() -> list[str]:
 
 
 def exported(name: str, make: Callable[[], dict[str, np.ndarray]]) -> Path:
-    """`name`.safetensors in the cache folder, made on first use."""
+    """`name`.safetensors in the cache folder, made on first use; who comes while another makes it waits."""
     path = cache_folder() / "weights" / f"{name}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file(make(), partial)
-        partial.replace(path)
+        partial = path.with_suffix(".partial")
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                save_file(make(), partial)
+                partial.replace(path)
     return path
 
 
