@@ -159,6 +159,13 @@ def run_call(module: nn.Module, call: Call, flowing: Tensor) -> Tensor:
     return result
 
 
+def is_plain(call: Call) -> bool:
+    """Whether nothing that may differ from sample to sample is among the arguments, beside what flows."""
+    flowing = call.flows_in()
+    values = (*call.args, *call.kwargs.values())
+    return all(value is flowing or isinstance(value, (bool, float, str, type(None))) for value in values)
+
+
 def without_values(call: Call) -> Call:
     """The call, with an empty tensor where the flowing one was and without its result: what has to be kept."""
     old = call.flows_in()

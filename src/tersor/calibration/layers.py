@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,14 +12,15 @@ if TYPE_CHECKING:
 CHUNK = 2**23
 """Numbers that are gathered at once."""
 ROWS_PER_INPUT = 16
-FEWEST_ROWS = 2**15
-"""Inputs that a covariance is made of: this many times its width, and at least so many. More would not make it
-better: neighbouring positions of an image say the same."""
+FEWEST_ROWS, MOST_SHARES = 2**15, 8
+"""Inputs that a covariance is made of: `ROWS_PER_INPUT` times its width, and at least `FEWEST_ROWS`, which the groups
+of a convolution share, down to a part in `MOST_SHARES`. More would not make it better: neighbouring positions of an
+image say the same."""
 
 
-def enough_rows(fan_in: int) -> int:
-    """How many inputs to look at for a covariance of this width."""
-    return max(ROWS_PER_INPUT * fan_in, FEWEST_ROWS)
+def enough_rows(fan_in: int, groups: int = 1) -> int:
+    """How many inputs to look at for covariances of this width."""
+    return max(ROWS_PER_INPUT * fan_in, FEWEST_ROWS // min(groups, MOST_SHARES))
 
 
 def linear_rows(
@@ -61,47 +63,44 @@ def convolution_rows(
 
     If there are more than `most` patches, positions are drawn at random, the same in all images of the batch.
     """
-    import torch
 
-    patches = _patches(x, kernel, stride, padding, dilation)
-    dimensions = len(kernel)
-    sizes = patches.shape[2 : 2 + dimensions]
-    total = sizes.numel()
-    wanted = max(1, -(-most // len(x)))
-    if total > wanted:
-        chosen = torch.randperm(total, generator=generator)[:wanted].to(x.device)
-        patches = patches[(slice(None), slice(None), *torch.unravel_index(chosen, sizes))]
-    else:
-        patches = patches.flatten(2, 1 + dimensions) if dimensions == 1 else patches
-        wanted = total
-    taps = torch.Size(kernel).numel()
-    width = x.shape[1] * taps
-    for part in patches.split(max(1, CHUNK // max(1, wanted * width))):
-        block = part.reshape(len(part), groups, x.shape[1] // groups, -1, taps)
-        yield block.permute(1, 0, 3, 2, 4).reshape(groups, -1, width // groups)
+    index, inside = _taps(x.shape[2:], kernel, stride, padding, dilation, -(-most // len(x)), generator)
+    taps, flat, complete = len(index), x.flatten(2), bool(inside.all())
+    index, inside = index.reshape(-1).to(x.device), inside.reshape(-1).to(x.device)
+    fan_in = x.shape[1] // groups * taps
+    for part in flat.split(max(1, CHUNK // max(1, x.shape[1] * len(index)))):
+        block = part.gather(2, index.expand(*part.shape[:2], -1))
+        block = block if complete else block * inside
+        yield block.reshape(len(part), groups, fan_in, -1).permute(1, 2, 0, 3).reshape(groups, fan_in, -1).mT
 
 
-def _patches(
-    x: torch.Tensor,
+def _taps(
+    sizes: Sequence[int],
     kernel: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int] | str,
     dilation: Sequence[int],
-) -> torch.Tensor:
-    """A view (batch, channels, *positions, *taps) of the padded x."""
+    most: int,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of every tap at `most` output positions, (taps, positions): its place in the flat image, and if it is in it."""
     import torch
 
     spans = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
     if padding == "same":
-        pairs = [(span // 2, span - span // 2) for span in spans]
+        edges = [(span // 2, span - span // 2) for span in spans]
     else:
-        pairs = [(0, 0) if padding == "valid" else (int(p), int(p)) for p in _each(padding, len(kernel))]
-    if any(a or b for a, b in pairs):
-        x = torch.nn.functional.pad(x, [edge for pair in reversed(pairs) for edge in pair])
-    for k, (span, step, gap) in enumerate(zip(spans, stride, dilation, strict=True)):
-        x = x.unfold(2 + k, span + 1, step)[..., ::gap]
-    return x
-
-
-def _each(padding: Sequence[int] | str, dimensions: int) -> Sequence[int]:
-    return [0] * dimensions if isinstance(padding, str) else padding
+        edges = [(0, 0)] * len(kernel) if isinstance(padding, str) else [(int(p), int(p)) for p in padding]
+    extents = zip(sizes, edges, spans, stride, strict=True)
+    outputs = torch.Size((size + sum(edge) - span - 1) // step + 1 for size, edge, span, step in extents)
+    chosen = torch.arange(outputs.numel())
+    if len(chosen) > most:
+        chosen = torch.randperm(len(chosen), generator=generator)[:most].sort().values
+    places = torch.unravel_index(chosen, outputs)
+    offsets = torch.unravel_index(torch.arange(math.prod(kernel)), torch.Size(kernel))
+    index, inside = torch.zeros((), dtype=torch.long), torch.ones((), dtype=torch.bool)
+    for d, size in enumerate(sizes):
+        along = places[d] * stride[d] - edges[d][0] + (offsets[d] * dilation[d])[:, None]
+        inside = inside & (along >= 0) & (along < size)
+        index = index * size + along.clamp(0, size - 1)
+    return index, inside

@@ -106,7 +106,7 @@ class Recorder(TorchFunctionMode):
         weight: Any,
         x: torch.Tensor,
         geometry: Any,
-        rows: Callable[[int], Iterable[torch.Tensor]],
+        rows: Callable[[], Iterable[torch.Tensor]],
         group: slice = slice(None),
         groups: int | None = None,
     ) -> None:
@@ -115,15 +115,14 @@ class Recorder(TorchFunctionMode):
         if latest is not None and latest[0] is x and latest[1] == call:
             found = latest[2]
         else:
-            found = self._summed(weight, x, rows)
+            found = self._summed(weight, rows)
             self._latest = (x, call, found)
         if found is not None:
             self.sums[self.names[id(weight)]].add_inputs(found, group, groups or len(found.own.totals))
 
-    def _summed(self, weight: Any, x: torch.Tensor, rows: Callable[[int], Iterable[torch.Tensor]]) -> Inputs | None:
-        fan_in = weight[0].numel() if weight.dim() > 2 else x.shape[-1]
+    def _summed(self, weight: Any, rows: Callable[[], Iterable[torch.Tensor]]) -> Inputs | None:
         with torch.no_grad():
-            blocks = (block.detach().float() for block in rows(-(-enough_rows(fan_in) // self._samples)))
+            blocks = (block.detach().float() for block in rows())
             if self.kept is not None:
                 self.kept.append(list(blocks))
                 return None
@@ -136,6 +135,14 @@ class Recorder(TorchFunctionMode):
                 remedy="look at the samples, and at the layer before it",
             )
         return found
+
+    def _most(self, fan_in: int, groups: int = 1) -> int:
+        """How many inputs to take of a call."""
+        return -(-enough_rows(fan_in, groups) // self._samples)
+
+    def _rows(self, x: torch.Tensor) -> Iterable[torch.Tensor]:
+        """Inputs of a linear layer."""
+        return linear_rows(x, self.mask, self._most(x.shape[-1]), self.generator)
 
     def _watch(self, weight: Any, output: torch.Tensor, channel: int, part: slice = slice(None)) -> None:
         """Have squared gradients of an output added to the rows `part`, once they are known."""
@@ -160,7 +167,7 @@ class Recorder(TorchFunctionMode):
         if self._of(weight, len(weight)) is None:
             return functional.linear(input, weight, bias)
         x = self._leaf(input)
-        self._inputs(weight, input, "linear", lambda most: linear_rows(input, self.mask, most, self.generator))
+        self._inputs(weight, input, "linear", lambda: self._rows(input))
         output = functional.linear(x, self._weight(weight), bias)
         self._watch(weight, output, -1)
         return output
@@ -172,7 +179,7 @@ class Recorder(TorchFunctionMode):
             return torch.matmul(input, other, **options)
         sums.transposed = True
         x = self._leaf(input)
-        self._inputs(other, input, "linear", lambda most: linear_rows(input, self.mask, most, self.generator))
+        self._inputs(other, input, "linear", lambda: self._rows(input))
         output = torch.matmul(x, self._weight(other))
         self._watch(other, output, -1)
         return output
@@ -199,7 +206,8 @@ class Recorder(TorchFunctionMode):
             edges = padding if isinstance(padding, str) else _each(padding, len(kernel))
             batch = input if input.dim() == weight.dim() else input[None]
 
-            def rows(most: int) -> Iterable[torch.Tensor]:
+            def rows() -> Iterable[torch.Tensor]:
+                most = self._most(weight[0].numel(), groups)
                 return convolution_rows(batch, kernel, steps, edges, gaps, groups, most, self.generator)
 
             self._inputs(weight, input, (kernel, steps, edges, gaps, groups), rows)
@@ -284,7 +292,7 @@ class Recorder(TorchFunctionMode):
                     weight,
                     x,
                     "linear",
-                    lambda most, x=x: linear_rows(x, self.mask, most, self.generator),
+                    lambda x=x: self._rows(x),
                     slice(k, k + 1),
                     3,
                 )

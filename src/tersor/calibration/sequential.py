@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tersor.calibration.blocks import Call, find_blocks, run_call, watched, without_values
+from tersor.calibration.blocks import Call, find_blocks, is_plain, run_call, watched, without_values
 from tersor.calibration.collect import Collected
 from tersor.calibration.recorder import Recorder
 from tersor.calibration.statistics import DAMPING, Statistics, Sums
@@ -107,17 +107,22 @@ class _Run:
         inside = {n for block in names for n, _ in self.module.get_submodule(block).named_parameters(prefix=block)}
         outside = {n: p for n, p in self.parameters.items() if n not in inside}
         recorder, first = self._recorder(outside), self.module.get_submodule(names[0])
-        before = self._before(first, outside)
+        before, stop = self._before(first, outside), False
         for number, sample in enumerate(self.samples):
             self._prepare(recorder, number)
             flows = list[Tensor]()
-            with watched(self.module, set(names)) as calls, _entering(first, flows), recorder:
+            entering = _entering(first, flows, stop=stop)
+            with watched(self.module, set(names)) as calls, entering, suppress(_Stopped), recorder:
                 self.model.run(sample, self.module, f"sample {number}")
-            self._check(calls, names)
             if not flows:
                 raise CalibrationError("the block gets no tensor", where=f"block {names[0]!r}")
             self.flows.append((flows[0], flows[0]))
+            if stop:  # all samples pass as the first one does
+                self.calls.append(dict(self.calls[0]))
+                continue
+            self._check(calls, names)
             self.calls.append({call.name: without_values(call) for call in calls})
+            stop = all(is_plain(call) for call in calls)
         self._compress({name: self._statistics(name, recorder.sums[name]) for name in before})
         if before:
             self.flows = [(old, self._first_flow(number, names[0])) for number, (old, _) in enumerate(self.flows)]
