@@ -142,8 +142,13 @@ def block_formats(tensors: Tensors) -> Iterator[Point]:
         yield Point("GGUF", kind, nbytes, out)
 
 
-def nncodec(tensors: Tensors, parameters: tuple[int, ...], folder: Path) -> Iterator[Point]:
-    """NNCodec in its own environment."""
+def nncodec(
+    tensors: Tensors,
+    parameters: tuple[int, ...],
+    folder: Path,
+    flags: tuple[tuple[bool, bool], ...] = ((False, False), (True, False), (True, True)),
+) -> Iterator[Point]:
+    """NNCodec in its own environment, with each of these settings of (its trellis, opt_qp)."""
     python = PEERS / ".venv-nncodec" / "bin" / "python"
     if not python.exists():
         print("nncodec is left out: run benchmarks/peers/setup.sh", flush=True)
@@ -151,7 +156,7 @@ def nncodec(tensors: Tensors, parameters: tuple[int, ...], folder: Path) -> Iter
     source = folder / "original.safetensors"
     save_file({n: np.ascontiguousarray(a) for n, a in tensors.items()}, source)
     names = {(False, False): "NNCodec", (True, False): "NNCodec, trellis", (True, True): "NNCodec, trellis, opt_qp"}
-    settings = [[qp, *flags] for qp in parameters for flags in names]
+    settings = [[qp, *flag] for qp in parameters for flag in flags]
     command = [str(python), str(PEERS / "nncodec_sweep.py"), str(source), str(folder), json.dumps(settings)]
     quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quiet) as process:

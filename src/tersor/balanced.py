@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 
 from tersor import runtime
+from tersor.allocate.exchange import SHARES, exchanged, sensitivities
 from tersor.allocate.price import TOLERANCE
 from tersor.calibration.collect import Collected, collect
 from tersor.calibration.repair import repair
@@ -37,6 +39,9 @@ ROUGHLY = 0.02
 PARTS = ("covariance", "fisher", "usage", "mean", "original_mean", "target")
 """The arrays of statistics."""
 
+Learned = tuple[dict[str, Statistics], float, dict[str, float], dict[str, float]]
+"""Statistics, the price they were found at, settings that were chosen, and factors of units' steps."""
+
 
 class Balanced:
     """One job of a calibrated method."""
@@ -47,6 +52,7 @@ class Balanced:
         self.settings: Any = job.method
         self.notes: tuple[str, ...] = samples.notes
         self.evaluator: Evaluator | None = None
+        self.coarser: dict[str, float] = {}
 
     def first_method(self) -> Bound:
         """The method with statistics of the original model."""
@@ -58,31 +64,63 @@ class Balanced:
         if learned is None:
             learned = self._learn(journal, goal)
             save(journal.learned, *learned)
-        statistics, price, chosen = learned
+        statistics, price, chosen, self.coarser = learned
         self.settings = dataclasses.replace(self.settings, **chosen)
-        self.job.method = self.settings.bind(statistics)
+        self.job.method = self._bound(statistics)
         price = self._fit(journal, goal, price, TOLERANCE)
         self._repair(journal, goal, price, statistics)
         return price
 
-    def _learn(self, journal: Journal, goal: Goal) -> tuple[dict[str, Statistics], float, dict[str, float]]:
-        """Statistics over the compressed prefix, the price at which it was compressed, and settings."""
+    def _bound(self, statistics: Mapping[str, Statistics]) -> Bound:
+        """The method with statistics, and with what was moved between units."""
+        bound = self.settings.bind(statistics)
+        return dataclasses.replace(bound, coarser=self.coarser) if self.coarser else bound
+
+    def _learn(self, journal: Journal, goal: Goal) -> Learned:
+        """Statistics over the compressed prefix, the price at which it was compressed, settings, and factors of
+        steps."""
         original = self._collect()
         if self.samples.held_out and original.kind is not None:
             self.evaluator = Evaluator(
                 self.model, self.samples.held_out, kind=check_kind(original.kind), device=self.device
             )
-        chosen = self._choose(journal, goal, original)
+        chosen, best = self._choose(journal, goal, original)
         self.settings = dataclasses.replace(self.settings, **chosen)
-        self.job.method = self.settings.bind(original)
+        self._exchange(journal, goal, original, best)
+        self.job.method = self._bound(original)
         price = self._fit(journal, goal, None, ROUGHLY)
-        return self._sequential(original, price), price, chosen
+        return self._sequential(original, price), price, chosen, self.coarser
 
-    def _choose(self, journal: Journal, goal: Goal, original: Collected) -> dict[str, float]:
-        """Settings that held-out samples prefer, one after another; of each, values until one is no better."""
+    def _exchange(self, journal: Journal, goal: Goal, original: Collected, best: float) -> None:
+        """Move precision between units as far as that lowers the true divergence on held-out samples.
+
+        What a unit does alone is measured on a few calibration samples: about as many runs as there are of these.
+        """
+        if self.evaluator is None or not self.settings.alternatives:
+            return
+        bound = self.job.method = self.settings.bind(original)
+        units, price = self.job.guess(journal, self.job.nominal(goal))
+        wanted = min(len(self.samples.calibration), -(-len(self.samples.calibration) // len(units)))
+        places = np.linspace(0, len(self.samples.calibration) - 1, 2 * wanted + 1)[1::2].astype(int)
+        few = [self.samples.calibration[k] for k in places]
+        evaluator = Evaluator(self.model, few, kind=self.evaluator.kind, device=self.device)
+        ratios = sensitivities(bound, units, price, lambda weights: evaluator(weights).mean)
+        if len(ratios) < 2:
+            return
+        for share in SHARES:
+            coarser = exchanged(ratios, units, share)
+            found = self._trial(journal, goal, original, {}, coarser)
+            if found >= best:
+                break
+            best, self.coarser = found, coarser
+
+    def _choose(self, journal: Journal, goal: Goal, original: Collected) -> tuple[dict[str, float], float]:
+        """Settings that held-out samples prefer, one after another; of each, values until one is no better.
+
+        And their divergence there."""
         chosen: dict[str, float] = {}
         if self.evaluator is None or not self.settings.alternatives:
-            return chosen
+            return chosen, math.inf
         best = self._trial(journal, goal, original, {})
         for name, values in self.settings.alternatives.items():
             if name == "embedding" and all(s.usage is None for s in original.values()):
@@ -92,11 +130,19 @@ class Balanced:
                 if found < best:
                     best, chosen = found, {**chosen, name: value}
                     break
-        return chosen
+        return chosen, best
 
-    def _trial(self, journal: Journal, goal: Goal, statistics: Collected, settings: Mapping[str, float]) -> float:
+    def _trial(
+        self,
+        journal: Journal,
+        goal: Goal,
+        statistics: Collected,
+        settings: Mapping[str, float],
+        coarser: Mapping[str, float] | None = None,
+    ) -> float:
         """Held-out divergence with other settings at about the budget, as if errors shrank by 6 dB a bit there."""
-        self.job.method = dataclasses.replace(self.settings, **settings).bind(statistics)
+        bound = dataclasses.replace(self.settings, **settings).bind(statistics)
+        self.job.method = dataclasses.replace(bound, coarser=coarser) if coarser else bound
         budget = self.job.nominal(goal)
         size = self.job.trial(journal, budget, f"{self.job.method.fingerprint}-")
         weights = sum(u.count for u in self.job.own if self.job.method.quantizes(u))
@@ -174,20 +220,27 @@ class Balanced:
         return unit if unit is not None and self.job.method.quantizes(unit) else None
 
 
-def save(path: Path, statistics: Mapping[str, Statistics], price: float, chosen: Mapping[str, float]) -> None:
-    """Keep statistics, the price they were found at, and settings that were chosen."""
+def save(
+    path: Path,
+    statistics: Mapping[str, Statistics],
+    price: float,
+    chosen: Mapping[str, float],
+    coarser: Mapping[str, float],
+) -> None:
+    """Keep what was learned."""
     arrays: dict[str, np.ndarray] = {}
     facts: dict[str, Any] = {}
     for name, s in statistics.items():
         facts[name] = {"count": s.count, "transposed": s.transposed, "coherence": s.coherence}
         arrays |= {f"{part} {name}": getattr(s, part) for part in PARTS if getattr(s, part) is not None}
     temporary = path.with_suffix(".part.npz")
-    head = np.frombuffer(json.dumps({"units": facts, "price": price, "chosen": dict(chosen)}).encode(), np.uint8)
+    known = {"units": facts, "price": price, "chosen": dict(chosen), "coarser": dict(coarser)}
+    head = np.frombuffer(json.dumps(known).encode(), np.uint8)
     np.savez(temporary, head=head, **arrays)  # type: ignore[arg-type]
     temporary.replace(path)
 
 
-def load(path: Path) -> tuple[dict[str, Statistics], float, dict[str, float]] | None:
+def load(path: Path) -> Learned | None:
     """What `save` kept, or None."""
     try:
         with path.open("rb") as file, np.load(file) as arrays:
@@ -199,4 +252,4 @@ def load(path: Path) -> tuple[dict[str, Statistics], float, dict[str, float]] | 
         name: Statistics(**{part: parts.get(f"{part} {name}") for part in PARTS}, **facts)
         for name, facts in head["units"].items()
     }
-    return found, float(head["price"]), dict(head["chosen"])
+    return found, float(head["price"]), dict(head["chosen"]), dict(head["coarser"])

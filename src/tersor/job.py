@@ -239,6 +239,10 @@ class Job:
         self._at(journal, stage + price.hex(), lossy, price)
         return file_size(self._manifest(price))
 
+    def guess(self, journal: Journal, budget: int) -> tuple[list[Unit], float]:
+        """The units that are quantized, and the price that predictions give for the budget."""
+        return self._begin(journal, budget)[:2]
+
     def replace(self, journal: Journal, budget: int, price: float, tensors: Mapping[str, np.ndarray]) -> bool:
         """Keep other values of some small tensors, rounded as they would be; not if the file became too large."""
         before = dict(self.done)

@@ -87,9 +87,9 @@ def test_a_killed_run_goes_on_with_what_it_learned(
 
 def test_statistics_are_kept_whole(tmp_path: Path, inputs: Any) -> None:
     found = collect(open_model(network()), [inputs])
-    balanced.save(tmp_path / "s.npz", found, 0.25, {"damping": 0.1})
+    balanced.save(tmp_path / "s.npz", found, 0.25, {"damping": 0.1}, {"0.weight": 1.5})
     loaded = balanced.load(tmp_path / "s.npz")
-    assert loaded is not None and loaded[1:] == (0.25, {"damping": 0.1})
+    assert loaded is not None and loaded[1:] == (0.25, {"damping": 0.1}, {"0.weight": 1.5})
     assert SecondOrder().bind(loaded[0]).fingerprint == SecondOrder().bind(found).fingerprint
     (tmp_path / "s.npz").write_bytes(b"PK\3\4 damaged")
     assert balanced.load(tmp_path / "s.npz") is None and balanced.load(tmp_path / "none.npz") is None
@@ -163,13 +163,15 @@ def test_held_out_samples_choose_settings_one_after_another(
 ) -> None:
     tried: list[dict[str, float]] = []
 
-    def trial(self: Any, journal: Any, budget: int, statistics: Any, settings: dict[str, float]) -> float:
+    def trial(
+        self: Any, journal: Any, budget: int, statistics: Any, settings: dict[str, float], coarser: Any = None
+    ) -> float:
         tried.append(dict(settings))
         return 1 - 0.1 * (settings.get("damping") == 0.1) + 0.1 * (settings.get("coherence") == 1.0)
 
     monkeypatch.setattr(balanced.Balanced, "_trial", trial)
     compressed(tmp_path / "a", inputs)
-    assert tried == [{}, {"damping": 0.01}, {"damping": 0.1}, {"damping": 0.1, "coherence": 1.0}]
+    assert tried[:4] == [{}, {"damping": 0.01}, {"damping": 0.1}, {"damping": 0.1, "coherence": 1.0}]
     assert recorded(tmp_path / "a")["damping"] == 0.1
     tried.clear()
     compressed(tmp_path / "b", inputs, method=SecondOrder(tune=False))

@@ -19,7 +19,6 @@ from tersor.allocate.knapsack import choose
 from tersor.format.dtypes import Bytes
 from tersor.methods._feedback import Solution
 from tersor.methods.gptq import BoundGptq, Gptq
-from tersor.methods.second_order import matrix_of
 from tersor.sources import Unit
 
 if TYPE_CHECKING:
@@ -81,14 +80,9 @@ class BoundCalibTip(BoundGptq):
         return self._tables[unit.name]
 
     def _measured(self, unit: Unit, data: Bytes) -> Table:
-        alone, problem = BoundGptq(self.settings, self.statistics), self._problem(unit)
-        matrix = matrix_of(unit, data, problem.transposed)
-        table, groups = Table([], []), len(problem.covariance)
+        alone, table = BoundGptq(self.settings, self.statistics), Table([], [])
         for width in WIDTHS:
-            change = (alone.solution(unit, data, _price(width)).weights() - matrix).astype(np.float64)
-            change = change.reshape(groups, -1, change.shape[1])
-            squares = ((change @ problem.covariance) * change).sum(2).reshape(-1)
-            table.losses.append(float(problem.fisher @ squares) / 2)
+            table.losses.append(alone.loss(unit, data, alone.solution(unit, data, _price(width))))
             table.sizes.append(float(alone.encode(unit, data, _price(width)).nbytes))
         return table
 

@@ -179,8 +179,19 @@ class Bound:
 
     def rebuilt(self, unit: Unit, data: Bytes, price: float) -> Floats:
         """The weights that a file would give at a price, in the unit's shape, as float32."""
-        weights = self.solution(unit, data, price).weights()
+        return self.restored(unit, self.solution(unit, data, price))
+
+    def restored(self, unit: Unit, solution: Solution) -> Floats:
+        """The weights that levels and steps stand for, in the unit's shape."""
+        weights = solution.weights()
         return (weights.T if self._transposed(unit) else weights).reshape(unit.shape)
+
+    def loss(self, unit: Unit, data: Bytes, solution: Solution) -> float:
+        """What levels cost in the divergence of the output, by the statistics."""
+        problem = self._problem(unit)
+        change = (solution.weights() - matrix_of(unit, data, problem.transposed)).astype(np.float64)
+        change = change.reshape(len(problem.covariance), -1, change.shape[1])
+        return float(problem.fisher @ ((change @ problem.covariance) * change).sum(2).reshape(-1)) / 2
 
     def _transposed(self, unit: Unit) -> bool:
         return unit.name in self.statistics and self.statistics[unit.name].transposed
