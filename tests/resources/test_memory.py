@@ -6,10 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import handmade as hm
+import handmade2d as h2
 import numpy as np
 import pytest
 from helpers import container, run_python, unit_of
 
+import tersor
+from tersor.coders import adaptive
+from tersor.errors import LimitError
 from tersor.methods import keep
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from /proc")
@@ -37,6 +41,11 @@ elif what == "decompress":
     tersor.decompress(path, path + ".safetensors")
 elif what == "open":
     tersor.open(path).close()
+elif what == "refused":
+    try:
+        tersor.load(path, workers=int(workers))
+    except tersor.errors.LimitError:
+        pass
 print(peak() - before - returned)
 """
 """How much the peak grew, less the arrays that were returned."""
@@ -89,6 +98,37 @@ def tall(name: str) -> hm.Tensor:
     return hm.Tensor(name, "F16", (rows,), bytes(2 * rows), "uniform", parameters, (zeros, numbers))
 
 
+def wide(name: str, columns: int) -> hm.Tensor:
+    """Columns with steps and classes of their own, in one row."""
+    prelude = h2.Classed([hm.Table(), hm.Table()], [0], [0], column_count=hm.varint(columns)).prelude()
+    chunks = columns // CHUNK
+    zeros = hm.Stream("rans2d", "i8", columns, (prelude, *(hm.rans_chunk([], hm.Table(), 1),) * chunks), CHUNK)
+    numbers = hm.Stream("raw", "u8", columns, (bytes(CHUNK),) * chunks, CHUNK)
+    parameters = {"steps": np.float32(1).tobytes(), "columns": np.array([1, 2], "<f4").tobytes(), "offset": bytes(4)}
+    return hm.Tensor(name, "F16", (1, columns), bytes(2 * columns), "trellis", parameters, (zeros, numbers))
+
+
+def mixed(count: int) -> hm.Stream:
+    """Coder `adaptive` with as much to remember as it may have."""
+    plan = adaptive.Plan(adaptive.MAX_COLUMNS, chunk=hm.LEAF)
+    counts = [min(hm.LEAF, count - at) for at in range(0, count, hm.LEAF)]
+    pieces = (plan.piece(k, np.zeros(n, np.int32)) for k, n in enumerate(counts))
+    return hm.Stream("adaptive", "u8", count, (plan.prelude, *pieces))
+
+
+def classed(count: int) -> hm.Stream:
+    """As many tables as there may be, of slots that do not fit in 32 bits."""
+    tables = [hm.Table(100 * (k % 2), precision=13) for k in range(64)]
+    prelude = h2.Classed(tables, [0] * count, [0]).prelude()
+    return hm.Stream("rans2d", "u8", count, (prelude, hm.rans_chunk([], hm.Table(), 1)))
+
+
+def eight_planes(name: str, stream: hm.Stream) -> hm.Tensor:
+    """Zeros."""
+    count = stream.count
+    return hm.Tensor(name, "U64", (count,), bytes(8 * count), "raw", {"planes": 8}, (stream,) * 8)
+
+
 def widened() -> bytes:
     """BF16 becomes float32, which numpy has."""
     words = np.zeros(2 * 24 * CHUNK, np.uint8)
@@ -118,6 +158,14 @@ FILES: dict[str, Callable[[], bytes]] = {
     "planes of patches": lambda: hm.assemble(planes(patched, "rans", 4, 200)),
     "wide levels in zstd frames": lambda: hm.assemble(wide_levels()),
     "steps of 16 million rows": lambda: hm.assemble(*(tall(f"w{k}") for k in range(3))),
+    "steps of 6 million columns": lambda: hm.assemble(*(wide(f"w{k}", 6 * CHUNK) for k in range(3)), minor=1),
+    "planes by adaptive models": lambda: hm.assemble(eight_planes("w", mixed(20 * hm.LEAF)), minor=1),
+    "many tensors by adaptive models": lambda: hm.assemble(
+        *(eight_planes(f"w{k}", mixed(1000)) for k in range(60)), minor=1
+    ),
+    "many tensors with 64 tables": lambda: hm.assemble(
+        *(eight_planes(f"w{k}", classed(1000)) for k in range(60)), minor=1
+    ),
     "types that numpy lacks": widened,
     "many tensors": many_tensors,
 }
@@ -153,6 +201,18 @@ def test_manifests_at_the_limit(tmp_path: Path, item: object, count: int) -> Non
     path = tmp_path / "m.tsr"
     path.write_bytes(hm.assemble(meta={"noise": np.random.default_rng(0).bytes(40_000), "items": [item] * count}))
     assert growth("open", path, 1) < ALLOWED
+
+
+def test_what_takes_more_is_refused_before_it_is_taken(tmp_path: Path) -> None:
+    """Steps of as many columns as the format allows; whoever has the memory can allow it."""
+    path = tmp_path / "m.tsr"
+    path.write_bytes(hm.assemble(wide("w", 2**24), minor=1))
+    for limits in (tersor.Limits(), tersor.Limits(scratch_bytes=2**26)):
+        with pytest.raises(LimitError, match="scratch_bytes") as caught:
+            tersor.load(path, limits=limits)
+        assert caught.value.code == "limit"
+    assert growth("refused", path, 2) < 2**24
+    assert not tersor.load(path, limits=tersor.Limits(scratch_bytes=2**28))["w"].any()
 
 
 def test_the_measure_sees_what_is_allocated(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ class Limits:
     4 to 100 times, a bomb a million times. A manifest may be 64 KiB plus `manifest_expansion` times its deflated size:
     honest ones expand 3 to 5 times, thousands of equal scalars 29 times, a bomb a thousand times. It may hold 16384
     numbers, texts, arrays and maps plus `manifest_items` for every byte of its deflated size: honest ones hold up to
-    1.6, thousands of equal scalars 7.9, a bomb a thousand.
+    1.6, thousands of equal scalars 7.9, a bomb a thousand. Decoding a tensor may take `scratch_bytes` beside its
+    result: the tables, classes and indices of its streams, and a chunk of each; honest ones take up to 10 MB.
     """
 
     manifest_bytes: int = 256 * 2**20
@@ -30,6 +31,7 @@ class Limits:
     tensor_bytes: int = 64 * 2**30
     base_bytes: int = 256 * 2**20
     expansion: int = 1024
+    scratch_bytes: int = 45 * 2**20
 
     def check_manifest(self, size: int, stored: int) -> None:
         """Raise `LimitError` if a manifest of `stored` bytes may not inflate to `size`."""

@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from tersor import _core
 from tersor.coders import chunk_data, open_prelude
+from tersor.coders.memory import chunk_memory, most_memory, prelude_memory
 from tersor.errors import FormatError
 from tersor.format.dtypes import DTYPES, Bytes, to_numpy, widen_in_place
 from tersor.format.layout import HEADER_SIZE, Header, checksum, digest_of
 from tersor.format.limits import Limits
-from tersor.format.manifest import INTEGER_TYPES, Entry, Manifest, Step, place_of
+from tersor.format.manifest import Entry, Manifest, Step, place_of
 from tersor.format.storage import Readable, open_storage
 from tersor.ops import open_entry
 from tersor.ops.chunks import Chunk, ChunkDecoder, Leaves, stream_errors
@@ -27,9 +28,7 @@ from tersor.ops.chunks import Chunk, ChunkDecoder, Leaves, stream_errors
 Array = npt.NDArray[np.generic]
 
 SCRATCH = 24 * 2**20
-"""Bytes that all chunks that are being decoded may take together, besides their results. One alone may take more."""
-TABLES = 2**18
-"""Bytes of the decoding tables of one stream."""
+"""Bytes that what is being decoded may take together, besides the results. One chunk alone may take more."""
 
 
 class TensorFile(Mapping[str, Array]):
@@ -106,26 +105,30 @@ class TensorFile(Mapping[str, Array]):
     # -- decoding ---------------------------------------------------------------------------------------------------
 
     def __getitem__(self, name: str) -> Array:
+        return self._array(name, self.workers)
+
+    def _array(self, name: str, workers: int) -> Array:
         entry = self.entry(name)
         dtype = DTYPES[entry.dtype]
-        if dtype.numpy is not None:
-            return to_numpy(self.stored(name), entry.dtype, entry.shape)
-        room = np.empty(4 * entry.words, np.uint8)
-        self._decode(name, room[room.size - entry.nbytes :])
-        return widen_in_place(room, entry.dtype).reshape(entry.shape)
+        narrow = dtype.numpy is None
+        room = np.empty(4 * entry.words if narrow else entry.nbytes, np.uint8)
+        self._decode(name, room[room.size - entry.nbytes :], workers)
+        if narrow:
+            return widen_in_place(room, entry.dtype).reshape(entry.shape)
+        return to_numpy(room, entry.dtype, entry.shape)
 
     def stored(self, name: str) -> Bytes:
         """The bytes of a tensor, little endian, in C order, checked against its digest."""
         out = np.empty(self.entry(name).nbytes, np.uint8)
-        self._decode(name, out)
+        self._decode(name, out, self.workers)
         return out
 
-    def _decode(self, name: str, out: Bytes) -> None:
+    def _decode(self, name: str, out: Bytes, workers: int) -> None:
         """Fill `out` with the bytes of a tensor; as many chunks at once as there are threads and `SCRATCH` has room."""
-        decoder = self._decoder(name)
+        decoder, inputs = self._decoder(name)
         bounds = pairwise(accumulate((n * decoder.width for n in decoder.counts), initial=0))
         pieces = [out[a:b] for a, b in bounds]
-        at_once = min(self.workers, len(pieces), SCRATCH // self._scratch(name))
+        at_once = min(workers, len(pieces), (SCRATCH - inputs.kept) // inputs.chunk_bytes)
         if at_once <= 1:
             leaves = [decoder.decode(k, piece) for k, piece in enumerate(pieces)]
         else:
@@ -142,7 +145,7 @@ class TensorFile(Mapping[str, Array]):
 
         The digest is checked after the last chunk: what came before must not be relied upon until the iterator ends.
         """
-        decoder = self._decoder(name)
+        decoder, _ = self._decoder(name)
         leaves: list[Leaves] = []
         for k, count in enumerate(decoder.counts):
             out = np.empty(count * decoder.width, np.uint8)
@@ -153,13 +156,26 @@ class TensorFile(Mapping[str, Array]):
     def load(self) -> dict[str, Array]:
         """All tensors. Tied ones are views of one array."""
         own = [e for e in self.entries if e.tie is None]
-        small = [e.name for e in own if e.stored + e.nbytes <= SCRATCH // self.workers]
-        arrays: dict[str, Array] = {}
-        if self.workers > 1 and len(small) > 1:  # side by side; of larger ones, the chunks are
-            with ThreadPoolExecutor(self.workers) as pool:
-                arrays = dict(zip(small, pool.map(self.__getitem__, small), strict=True))
-        arrays |= {e.name: self[e.name] for e in own if e.name not in arrays}
+        small = [e for e in own if e.stored + e.nbytes <= SCRATCH // self.workers]
+        arrays = self._side_by_side(small) if self.workers > 1 and len(small) > 1 else {}
+        arrays |= {e.name: self[e.name] for e in own if e.name not in arrays}  # of larger ones, the chunks are
         return {e.name: arrays[e.name if e.tie is None else self.entries[e.tie].name] for e in self.entries}
+
+    def _side_by_side(self, entries: list[Entry]) -> dict[str, Array]:
+        """Small tensors, as many at once as there are threads and `SCRATCH` has room for."""
+        arrays: dict[str, Array] = {}
+        running: deque[tuple[str, int, Future[Array]]] = deque()
+        taken = 0
+        with ThreadPoolExecutor(self.workers) as pool:
+            for entry in entries:
+                (step,) = entry.chain
+                most = entry.stored + sum(map(most_memory, step.streams))
+                while running and taken + most > SCRATCH:
+                    name, freed, future = running.popleft()
+                    arrays[name], taken = future.result(), taken - freed
+                running.append((entry.name, most, pool.submit(self._array, entry.name, 1)))
+                taken += most
+            return arrays | {name: future.result() for name, _, future in running}
 
     def verify(self) -> None:
         """Decode every tensor and check every checksum and digest; raises `FormatError` at the first that fails."""
@@ -168,21 +184,15 @@ class TensorFile(Mapping[str, Array]):
                 for _ in self.chunks(entry.name):
                     pass
 
-    def _scratch(self, name: str) -> int:
-        """Bytes that decoding a chunk of a tensor takes besides its result, at most."""
-        entry = self.entry(name)
-        (step,) = (entry if entry.tie is None else self.entries[entry.tie]).chain
-        largest = (
-            max(s.sizes, default=0) + s.chunk * INTEGER_TYPES[s.type] * (s.coder == "zstd") for s in step.streams
-        )
-        return sum(largest) + TABLES * len(step.streams)
-
-    def _decoder(self, name: str) -> ChunkDecoder:
+    def _decoder(self, name: str) -> tuple[ChunkDecoder, _EntryInputs]:
         index = self._index[name]
         entry = self.entries[index]
         if entry.tie is not None:
             index, entry = entry.tie, self.entries[entry.tie]
-        return open_entry(entry, _EntryInputs(self, entry, self._starts[index]))
+        inputs = _EntryInputs(self, entry, self._starts[index])
+        decoder = open_entry(entry, inputs)
+        inputs.open_preludes()  # before threads would do so together
+        return decoder, inputs
 
     def _check_digest(self, name: str, leaves: list[Leaves]) -> None:
         entry = self.entry(name)
@@ -223,30 +233,44 @@ class TensorFile(Mapping[str, Array]):
 
 
 class _EntryInputs:
-    """The pieces of one entry's streams, read from the file and checked."""
+    """The pieces of one entry's streams, read from the file and checked, and the memory that decoding them takes."""
 
     def __init__(self, file: TensorFile, entry: Entry, start: int) -> None:
         self.where = place_of(entry.name)
+        self.kept = 0  # bytes, for all chunks
         self._file = file
         (self._step,) = entry.chain
+        self.chunk_bytes = sum(map(chunk_memory, self._step.streams))  # one chunk of every stream, at most
         self._offsets = _offsets(self._step, start)
         self._preludes: dict[int, _core.Prelude] = {}
 
+    def keep(self, nbytes: int) -> None:
+        """Raise `LimitError` before memory is taken that decoding this tensor may not take."""
+        self.kept += nbytes
+        limits = self._file.limits
+        asked = self.kept + self.chunk_bytes
+        limits.check("what decoding takes beside its result", asked, limits.scratch_bytes, "scratch_bytes", self.where)
+
+    def open_preludes(self) -> None:
+        """Parse those of all streams that have one."""
+        for number, stream in enumerate(self._step.streams):
+            if stream.preludes:
+                self._prelude(number)
+
     def chunk(self, stream: int, chunk: int) -> Chunk:
         record = self._step.streams[stream]
-        prelude = None
-        if record.preludes:
-            if stream not in self._preludes:
-                self._preludes[stream] = self._prelude(stream)
-            prelude = self._preludes[stream]
+        prelude = self._prelude(stream) if record.preludes else None
         piece = self._piece(stream, record.preludes + chunk)
         where = f"{self.where}, stream {stream}, chunk {chunk}"
         return Chunk(prelude, chunk_data(record, chunk, piece, where))
 
-    def _prelude(self, stream: int) -> _core.Prelude:
-        data = self._piece(stream, 0)
-        with stream_errors(f"{self.where}, stream {stream}, tables"):
-            return open_prelude(self._step.streams[stream], data)
+    def _prelude(self, number: int) -> _core.Prelude:
+        if number not in self._preludes:
+            data, stream = self._piece(number, 0), self._step.streams[number]
+            self.keep(prelude_memory(stream, data))
+            with stream_errors(f"{self.where}, stream {number}, tables"):
+                self._preludes[number] = open_prelude(stream, data)
+        return self._preludes[number]
 
     def _piece(self, stream: int, piece: int) -> bytes:
         record = self._step.streams[stream]

@@ -36,6 +36,10 @@ class Inputs(Protocol):
         """Chunk number `chunk` of stream number `stream`."""
         ...
 
+    def keep(self, nbytes: int) -> None:
+        """Raise `LimitError` before memory is taken, until the tensor is decoded, that may not be taken."""
+        ...
+
 
 @dataclass(frozen=True)
 class ChunkDecoder:
@@ -75,6 +79,7 @@ def same_chunks(streams: list[Stream], where: str) -> list[int]:
 
 def read_all(inputs: Inputs, number: int, stream: Stream) -> Bytes:
     """All symbols of a side stream of type u8."""
+    inputs.keep(stream.count)
     out = np.empty(stream.count, np.uint8)
     for k, count in enumerate(chunk_counts(stream.count, stream.chunk)):
         prelude, data = inputs.chunk(number, k)

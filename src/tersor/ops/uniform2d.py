@@ -87,6 +87,8 @@ def open_chunks(entry: Entry, step: Step, inputs: Inputs) -> ChunkDecoder:
         raise FormatError("bad_stream_type", f"side streams of op {step.op} are u8", where=where)
     row_index = read_all(inputs, 1, step.streams[1]) if steps.size > 1 else None
     columns = None
+    if palette.size > 1 or palette[0] != 1:
+        inputs.keep(4 * row_length)
     if palette.size > 1:
         last = len(step.streams) - 1
         index = read_all(inputs, last, step.streams[last])
