@@ -109,3 +109,6 @@ class _MemoryInputs:
         record, pieces = self._step.streams[stream], self._streams[stream].pieces
         data = chunk_data(record, chunk, pieces[record.preludes + chunk], self.where)
         return Chunk(self.prelude(stream), data)
+
+    def keep(self, nbytes: int) -> None:
+        """Whoever encodes has the whole tensor in memory: what its reader needs is little beside it."""
