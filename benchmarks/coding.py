@@ -37,7 +37,7 @@ from tersor import _core
 from tersor.coders import CORE_TYPES, Symbols, adaptive, rans, rans2d
 from tersor.format.layout import chunk_counts
 
-CHUNK = 2**19
+CHUNK = 2**20
 """Symbols of a chunk of `rans` and `rans2d`."""
 I32 = CORE_TYPES["i32"]
 REFERENCE = "DeepCABAC"
@@ -154,7 +154,8 @@ def tersor_coders() -> Iterator[Coder]:
         def part(k: int) -> Levels:
             return flat[k * CHUNK : (k + 1) * CHUNK]
 
-        plan = rans2d.plan(part, flat.size, CHUNK, row_length, rans.merge(counts)) if row_length else None
+        kernel, whole = math.prod(levels.shape[2:]) if levels.ndim > 2 else 0, rans.merge(counts)
+        plan = rans2d.best_plan(part, flat.size, CHUNK, row_length, kernel, whole) if row_length else None
         plain = by_rans(levels, counts)
         if plan is None or plan.nbytes >= plain.nbytes:
             return plain

@@ -146,6 +146,7 @@ static inline size_t encode_classes(input *in, tsr_table *table, uint64_t n, uin
     static uint8_t prelude[1 << 18];
     int32_t *values = room(n * sizeof *values);
     uint16_t *scratch = room((n + 32) * sizeof *scratch);
+    uint32_t *places = room(n * sizeof *places);
     uint32_t seed = take8(in), how = take8(in);
     uint64_t counts[TSR_MAX_CLASSES + 1] = {1};
     for (uint64_t i = 0; i < n; i++) {
@@ -163,10 +164,11 @@ static inline size_t encode_classes(input *in, tsr_table *table, uint64_t n, uin
     tsr_prelude opened;
     REQUIRE(tsr_prelude_open(&opened, prelude, (position + 7) / 8) == TSR_OK);
     tsr_encoder encoder = make_encoder(&opened, 0, 1);
-    REQUIRE(tsr_rans_encode(&encoder, 0, 1, NULL, values, n, out, capacity, scratch, &size) == TSR_OK);
+    REQUIRE(tsr_rans_encode(&encoder, 0, 1, NULL, values, n, out, capacity, scratch, places, &size) == TSR_OK);
     drop_encoder(&encoder);
     free(values);
     free(scratch);
+    free(places);
     return size;
 }
 
@@ -237,6 +239,7 @@ static inline uint8_t *tables_of(const stream *s) {
 /* Encodes values into an intact chunk. */
 static inline void encode_stream(input *in, stream *s) {
     static uint16_t scratch[1 << 17];
+    static uint32_t places[1 << 17];
     static uint8_t chunk[1 << 21];
     int32_t lowest[TSR_MAX_CLASSES];
     uint32_t alphabet[TSR_MAX_CLASSES], chosen = 0, to;
@@ -259,7 +262,7 @@ static inline void encode_stream(input *in, stream *s) {
     take_values(in, s, tables, lowest, alphabet);
     tsr_encoder encoder = make_encoder(&s->opened, chosen, to);
     REQUIRE(tsr_rans_encode(&encoder, chosen, s->opened.lanes, tables, s->values, s->count, chunk, sizeof chunk, scratch,
-                            &s->size) == TSR_OK);
+                            places, &s->size) == TSR_OK);
     drop_encoder(&encoder);
     free(tables);
     s->data = copy(chunk, s->size);
@@ -374,6 +377,14 @@ static inline tsr_error decode_stream(stream *s, tsr_slot *slots, size_t block, 
         memcpy(out + i, part, n * sizeof *part);
         free(part);
     }
+    return error == TSR_OK ? tsr_reader_close(&reader) : error;
+}
+
+/* The same for bytes, all at once. */
+static inline tsr_error decode_stream_bytes(stream *s, tsr_slot *slots, uint8_t *out) {
+    tsr_reader reader;
+    tsr_error error = open_stream(&reader, slots, s);
+    if (error == TSR_OK) error = tsr_reader_bytes(&reader, out, (size_t)s->count);
     return error == TSR_OK ? tsr_reader_close(&reader) : error;
 }
 

@@ -24,6 +24,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (error == TSR_OK) REQUIRE(memcmp(out, expected.values, s.count * sizeof *out) == 0);
         free(out);
     }
+    for (uint32_t simd = 0; s.type <= TSR_I8 && simd <= (uint32_t)tsr_simd_best(); simd++) {
+        s.simd = (tsr_simd)simd;
+        uint8_t *out = room(s.count);
+        tsr_error error = decode_stream_bytes(&s, slots, out);
+        REQUIRE((error == TSR_OK) == (ref_error(&expected, s.count, TSR_BLOCK) == TSR_OK));
+        for (uint64_t i = 0; error == TSR_OK && i < s.count; i++) REQUIRE(out[i] == (uint8_t)expected.values[i]);
+        free(out);
+    }
     free(expected.values);
     drop_stream(&s);
     return 0;

@@ -58,6 +58,7 @@ static void encode_values(input *in, const tsr_table *table) {
     }
     uint8_t *chunk = room(capacity);
     uint16_t *scratch = room((n + 32) * sizeof *scratch);
+    uint32_t *places = room(n * sizeof *places);
     memset(prelude, 0, 64 + 50 * (size_t)table->alphabet);
     for (prelude[0] = 0; 1u << prelude[0] < lanes;) prelude[0]++;
     prelude[1] = 1;
@@ -65,7 +66,7 @@ static void encode_values(input *in, const tsr_table *table) {
     stream s = {.coder = RANS, .type = TSR_I32, .count = n, .prelude = prelude, .prelude_size = (position + 7) / 8, .simd = tsr_simd_best()};
     REQUIRE(tsr_prelude_open(&s.opened, prelude, s.prelude_size) == TSR_OK);
     tsr_encoder encoder = make_encoder(&s.opened, 0, 1);
-    tsr_error error = tsr_rans_encode(&encoder, 0, lanes, NULL, values, n, chunk, capacity, scratch, &size);
+    tsr_error error = tsr_rans_encode(&encoder, 0, lanes, NULL, values, n, chunk, capacity, scratch, places, &size);
     REQUIRE(error == TSR_OK || ((error == TSR_TRUNCATED || capacity == 0) && capacity < enough));
     if (error == TSR_OK) {
         REQUIRE(size <= capacity);
@@ -80,6 +81,7 @@ static void encode_values(input *in, const tsr_table *table) {
     free(out);
     free(chunk);
     free(scratch);
+    free(places);
 }
 
 /* Tables by class: a prelude and a chunk, then the chunk again in any room. */
@@ -94,9 +96,10 @@ static void encode_classed(input *in) {
     size_t capacity = room_left % (s.size + 2), size = 0;
     uint8_t *chunk = room(capacity), *tables = tables_of(&s);
     uint16_t *scratch = room((s.count + 32) * sizeof *scratch);
+    uint32_t *places = room(s.count * sizeof *places);
     int32_t *out = room(s.count * sizeof *out);
     tsr_encoder encoder = make_encoder(&s.opened, 0, s.opened.tables);
-    tsr_error error = tsr_rans_encode(&encoder, 0, s.opened.lanes, tables, s.values, s.count, chunk, capacity, scratch, &size);
+    tsr_error error = tsr_rans_encode(&encoder, 0, s.opened.lanes, tables, s.values, s.count, chunk, capacity, scratch, places, &size);
     REQUIRE(capacity >= s.size ? error == TSR_OK : error == TSR_TRUNCATED || capacity == 0);
     if (error == TSR_OK) REQUIRE(size == s.size && memcmp(chunk, s.data, size) == 0);
     REQUIRE(decode_stream(&s, slots, TSR_BLOCK, out) == TSR_OK);
@@ -106,6 +109,7 @@ static void encode_classed(input *in) {
     free(chunk);
     free(tables);
     free(scratch);
+    free(places);
     free(out);
 }
 

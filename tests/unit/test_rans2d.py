@@ -114,3 +114,42 @@ def test_wrong_number_of_rows() -> None:
     assert found is not None
     with pytest.raises(_core.StreamError, match="table"):
         _core.Prelude(np.frombuffer(found.prelude, np.uint8), 60000)
+
+
+def test_filters_of_long_kernels_have_classes_of_their_own() -> None:
+    rng = np.random.default_rng(5)
+    filters = np.exp(rng.standard_normal((16, 64, 1)))  # outputs x inputs, each with a kernel of 64 positions
+    levels = np.round(rng.laplace(0, 1.5, (16, 64, 64)) * filters).astype(np.int32).reshape(16, -1)
+    by_output = encode(Symbols.of(levels, 65536, levels.shape[1]), "i16")
+    by_filter = encode(Symbols.of(levels, 65536, levels.shape[1], kernel=64), "i16")
+    assert by_filter.stream.coder == "rans2d"
+    assert by_filter.stream.nbytes < 0.95 * by_output.stream.nbytes
+    check(by_filter, levels.reshape(-1))
+
+
+@pytest.mark.parametrize("scale", [0.3, 3.0, 20.0])
+def test_bytes_and_integers_are_decoded_alike(scale: float) -> None:
+    levels = np.clip(heteroscedastic(300, 700, scale), -128, 127)
+    levels[7, 11], levels[250, 3] = -128, 127  # patches, perhaps
+    flat = levels.reshape(-1)
+    found = plan(levels, flat.size)
+    assert found is not None
+    alone = rans.plan([rans.Histogram.of(flat)])
+    for head, piece, count in (
+        (found.prelude, found.piece(0, flat), flat.size),
+        (alone.prelude, alone.piece(0, flat), None),
+    ):
+        prelude, data = _core.Prelude(np.frombuffer(head, np.uint8), count), np.frombuffer(piece, np.uint8)
+        out = np.empty(flat.size, np.uint8)
+        _core.decode_bytes(out, prelude, CORE_TYPES["i8"], data)
+        assert np.array_equal(out.view(np.int8), flat)
+
+
+def test_a_patch_outside_the_type_is_refused_in_bytes() -> None:
+    flat = np.round(np.random.default_rng(6).laplace(0, 2, 200_000)).astype(np.int32)
+    flat[777] = 128
+    table = rans.fit(rans.Histogram.of(np.clip(flat, -20, 20)))
+    head = np.frombuffer(rans.prelude([table], 32), np.uint8)
+    piece = np.frombuffer(_core.encode_chunk(flat, _core.Prelude(head)), np.uint8)
+    with pytest.raises(_core.StreamError, match="range"):
+        _core.decode_bytes(np.empty(flat.size, np.uint8), _core.Prelude(head), CORE_TYPES["i8"], piece)

@@ -112,7 +112,7 @@ def _classes(symbols: Symbols, kind: str, histograms: list[rans.Histogram], riva
     if symbols.row_length == 0 or kind == "u8" or rival < LEAST_FOR_CLASSES:
         return None
     whole = rans.merge(histograms)
-    plan = rans2d.plan(symbols.values, symbols.count, symbols.chunk, symbols.row_length, whole)
+    plan = rans2d.best_plan(symbols.values, symbols.count, symbols.chunk, symbols.row_length, symbols.kernel, whole)
     return plan if plan is not None and plan.nbytes < rival * (1 - CLASS_SAVING) else None
 
 

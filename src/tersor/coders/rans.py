@@ -23,6 +23,10 @@ FARTHEST = 2**30
 PRECISIONS = (12, 13, 14, 15)
 WIDE_PENALTY = 1e-3
 """Share of the size that slots too wide for 32 bits must save: they take two look-ups a symbol instead of one."""
+DEEP_PENALTY = 7e-4
+"""Share that each bit of precision beyond 12 must save where slots are narrow: they leave the first-level cache."""
+FEW = 256
+"""Symbols of a table."""
 MAX_TABLES = 255
 LEAST_SAVING = 0.002
 """Share of a chunk that a table of its own must save: each one takes time to build when decoding."""
@@ -121,23 +125,37 @@ def write_tables(head: bytes, tables: list[Table]) -> bytes:
 def fit(histogram: Histogram, precisions: tuple[int, ...] = PRECISIONS) -> Table:
     """The table that codes `histogram`, itself included, in the fewest bytes.
 
-    Searched: which rare outer values become patches, and the precision of the frequencies.
+    Searched: which rare outer values become patches, and the precision of the frequencies; with few symbols, which hardly
+    depend on each other, one after the other.
     """
+    windows = _windows(histogram)
     best: tuple[float, Table] | None = None
-    for lowest, counts in _windows(histogram):
-        for precision in precisions:
-            frequencies = _core.round_table(counts, precision)
-            if frequencies is None:
-                continue
-            table = Table(precision, lowest, frequencies)
-            size = table.payload_bits(histogram) / 8 + table.side_bytes
-            packed = frequencies.size <= 1 << (32 - 2 * precision)
-            cost = size if packed else size * (1 + WIDE_PENALTY)
-            if best is None or cost < best[0]:
-                best = cost, table
+    for precision in precisions:
+        found = [_priced(histogram, precision, *window, precision - precisions[0]) for window in windows]
+        trials = [trial for trial in found if trial is not None]
+        if not trials:  # the precision has no room for that many symbols
+            continue
+        least = min(trials, key=lambda trial: trial[0])
+        if best is None and least[1].frequencies.size <= FEW:
+            windows = [windows[found.index(least)]]
+        if best is None or least[0] < best[0]:
+            best = least
     if best is None:  # more symbols than any precision has room for cannot happen: 4096 < 2^13
         raise AssertionError("no table fits")
     return best[1]
+
+
+def _priced(
+    histogram: Histogram, precision: int, lowest: int, counts: npt.NDArray[np.uint64], depth: int
+) -> tuple[float, Table] | None:
+    """A table and what it costs, in bytes and in the time that decoding takes; None if the symbols are too many."""
+    frequencies = _core.round_table(counts, precision)
+    if frequencies is None:
+        return None
+    table = Table(precision, lowest, frequencies)
+    wide = frequencies.size > 1 << (32 - 2 * precision)
+    size = table.payload_bits(histogram) / 8 + table.side_bytes
+    return size * (1 + (WIDE_PENALTY if wide else DEEP_PENALTY * depth)), table
 
 
 def _windows(histogram: Histogram) -> list[tuple[int, npt.NDArray[np.uint64]]]:

@@ -44,6 +44,8 @@ MOST_TABLES = 64
 TABLE_BITS = 7.0
 """Rough price of a level in a table, and of learning its frequency."""
 LARGEST_SIDE = 2**24
+LEAST_KERNEL = 16
+"""Positions of a kernel from which on each filter may have a class of its own: fewer do not pay for it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +122,15 @@ class Plan2D:
     def piece(self, chunk: int, values: Integers) -> bytes:
         """Encode chunk number `chunk`."""
         return _core.encode_chunk(values, self.native, 0, chunk * self.chunk)
+
+
+def best_plan(
+    values: Values, count: int, chunk: int, row_length: int, kernel: int, whole: rans.Histogram
+) -> Plan2D | None:
+    """The better of two plans: a class for every output, or for every filter (input and output) of a long `kernel`."""
+    lengths = {row_length, kernel if kernel >= LEAST_KERNEL else row_length}
+    plans = (plan(values, count, chunk, length, whole) for length in sorted(lengths))
+    return min((p for p in plans if p is not None), key=lambda p: p.nbytes, default=None)
 
 
 def plan(values: Values, count: int, chunk: int, row_length: int, whole: rans.Histogram) -> Plan2D | None:

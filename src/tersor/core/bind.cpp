@@ -272,8 +272,9 @@ nb::bytes encode_chunk(Integers values, const Prelude &prelude, uint32_t table, 
         size_t capacity = 64 + 4 * TSR_MAX_LANES + 18 * n; // a patch takes 15 bytes at most, a symbol 2
         out.reset(new uint8_t[capacity]);
         std::unique_ptr<uint16_t[]> scratch(new uint16_t[n + 32]);
+        std::unique_ptr<uint32_t[]> places(new uint32_t[n]);
         check(tsr_rans_encode(&encoder, classed ? 0 : table, prelude.state.lanes, classed ? tables.data() : nullptr,
-                              values.data(), n, out.get(), capacity, scratch.get(), &size));
+                              values.data(), n, out.get(), capacity, scratch.get(), places.get(), &size));
     }
     return nb::bytes(reinterpret_cast<const char *>(out.get()), size);
 }

@@ -215,12 +215,12 @@ tsr_error tsr_uniform_decode(const tsr_uniform *op, tsr_reader *reader, tsr_read
 enum { MAX_PLANES = 8 };
 
 /* Joins n elements whose `stored` top bytes are given; the sign bit moves from the lowest stored bit to the top. */
-static inline void join(const int32_t (*planes)[TSR_BLOCK], uint32_t stored, uint32_t width, int rotate, size_t n, uint8_t *out) {
+static inline void join(const uint8_t (*planes)[TSR_BLOCK], uint32_t stored, uint32_t width, int rotate, size_t n, uint8_t *out) {
     uint32_t bits = 8 * stored, fill = 8 * (width - stored);
     if (width <= 4) {
         for (size_t i = 0; i < n; i++) {
             uint32_t x = 0;
-            for (uint32_t k = 0; k < stored; k++) x = x << 8 | (uint32_t)planes[k][i];
+            for (uint32_t k = 0; k < stored; k++) x = x << 8 | planes[k][i];
             if (rotate) x = x >> 1 | (x & 1) << (bits - 1);
             x <<= fill;
             if (width == 4) store32(out + 4 * i, x);
@@ -231,14 +231,14 @@ static inline void join(const int32_t (*planes)[TSR_BLOCK], uint32_t stored, uin
     }
     for (size_t i = 0; i < n; i++) {
         uint64_t x = 0;
-        for (uint32_t k = 0; k < stored; k++) x = x << 8 | (uint32_t)planes[k][i];
+        for (uint32_t k = 0; k < stored; k++) x = x << 8 | planes[k][i];
         if (rotate) x = x >> 1 | (x & 1) << (bits - 1);
         store64(out + 8 * i, x << fill);
     }
 }
 
 /* The common cases with constants, so that they become vector code. */
-TSR_VECTORISED static void join_block(const int32_t (*planes)[TSR_BLOCK], uint32_t stored, uint32_t width, int rotate,
+TSR_VECTORISED static void join_block(const uint8_t (*planes)[TSR_BLOCK], uint32_t stored, uint32_t width, int rotate,
                                       size_t n, uint8_t *out) {
     if (stored == 4 && width == 4 && rotate) join(planes, 4, 4, 1, n, out);
     else if (stored == 2 && width == 2 && rotate) join(planes, 2, 2, 1, n, out);
@@ -248,7 +248,7 @@ TSR_VECTORISED static void join_block(const int32_t (*planes)[TSR_BLOCK], uint32
 
 tsr_error tsr_planes_decode(tsr_reader *readers, uint32_t stored, uint32_t width, int rotate, void *out,
                             uint64_t *leaves) {
-    int32_t planes[MAX_PLANES][TSR_BLOCK];
+    uint8_t planes[MAX_PLANES][TSR_BLOCK];
     if (stored < 1 || stored > width || !(width == 1 || width == 2 || width == 4 || width == 8)) return TSR_ARGUMENT;
     uint64_t left = readers[0].count;
     for (uint32_t k = 0; k < stored; k++) {
@@ -259,7 +259,7 @@ tsr_error tsr_planes_decode(tsr_reader *readers, uint32_t stored, uint32_t width
     while (left > 0) {
         size_t n = left < TSR_BLOCK ? (size_t)left : TSR_BLOCK;
         for (uint32_t k = 0; k < stored; k++) {
-            tsr_error error = tsr_reader_next(&readers[k], planes[k], n);
+            tsr_error error = tsr_reader_bytes(&readers[k], planes[k], n);
             if (error != TSR_OK) return error;
         }
         join_block(planes, stored, width, rotate, n, p);

@@ -24,7 +24,7 @@ TSR_VECTORISED void tsr_quantize(const float *weights, size_t n, float step, con
     }
 }
 
-void tsr_minmax(const int32_t *values, size_t n, int32_t *smallest, int32_t *largest) {
+TSR_VECTORISED void tsr_minmax(const int32_t *values, size_t n, int32_t *smallest, int32_t *largest) {
     int32_t low = values[0], high = values[0];
     for (size_t i = 1; i < n; i++) {
         low = values[i] < low ? values[i] : low;
@@ -35,9 +35,32 @@ void tsr_minmax(const int32_t *values, size_t n, int32_t *smallest, int32_t *lar
 }
 
 uint64_t tsr_histogram(const int32_t *values, size_t n, int32_t lowest, uint32_t alphabet, uint64_t *counts) {
-    /* Two interleaved sets of counters: neighbouring equal values would wait for each other's store. */
+    /* Interleaved sets of counters: neighbouring equal values would wait for each other's store. */
+    enum { SETS = 8, NARROW = 1024, RUN = 1 << 30 };
     uint64_t outside = 0;
     memset(counts, 0, 2 * (size_t)alphabet * sizeof *counts);
+    if (alphabet <= NARROW) {
+        uint32_t sets[SETS][NARROW + 1]; /* the last counts what lies outside */
+        for (size_t start = 0; start < n; start += RUN) {
+            size_t end = n - start < RUN ? n : start + RUN, i = start;
+            for (int k = 0; k < SETS; k++) memset(sets[k], 0, (alphabet + 1) * sizeof **sets);
+            for (; i + SETS <= end; i += SETS) {
+                for (int k = 0; k < SETS; k++) {
+                    uint32_t symbol = (uint32_t)values[i + (size_t)k] - (uint32_t)lowest;
+                    sets[k][symbol < alphabet ? symbol : alphabet]++;
+                }
+            }
+            for (; i < end; i++) {
+                uint32_t symbol = (uint32_t)values[i] - (uint32_t)lowest;
+                sets[0][symbol < alphabet ? symbol : alphabet]++;
+            }
+            for (int k = 0; k < SETS; k++) {
+                for (uint32_t symbol = 0; symbol < alphabet; symbol++) counts[symbol] += sets[k][symbol];
+                outside += sets[k][alphabet];
+            }
+        }
+        return outside;
+    }
     uint64_t *odd = counts + alphabet;
     for (size_t i = 0; i < n; i++) {
         uint32_t symbol = (uint32_t)values[i] - (uint32_t)lowest;
@@ -101,6 +124,8 @@ TSR_VECTORISED void tsr_class_costs(const int32_t *values, size_t n, uint64_t fi
 
 /* -- tables -------------------------------------------------------------------------------------------------------- */
 
+enum { DESCENDED = 256 }; /* largest alphabet whose frequencies are searched: larger ones have smaller errors */
+
 static int32_t frequency_code(uint32_t frequency) {
     uint32_t exponent = 0;
     while (frequency >> exponent >= 32) exponent++;
@@ -136,6 +161,26 @@ static void balance(tsr_table *table, const uint64_t *counts, uint32_t mode, dou
     }
 }
 
+/* Moves single frequencies to a neighbouring code while that makes the message shorter; the mode gives or takes the difference. */
+static void descend(tsr_table *table, const uint64_t *counts, uint32_t mode, int64_t *rest) {
+    const uint32_t largest = (uint32_t)largest_code(table->precision);
+    for (uint32_t k = 0; k < table->alphabet; k++) {
+        uint32_t frequency = table->frequency[k], code = (uint32_t)frequency_code(frequency);
+        if (k == mode || frequency == 0) continue;
+        for (int up = 0; up < 2; up++) {
+            if (up ? code == largest : code == 1) continue;
+            uint32_t moved = code_frequency(up ? code + 1 : code - 1);
+            int64_t left = *rest + (int64_t)frequency - (int64_t)moved;
+            if (left < 1) continue;
+            double gain = (double)counts[k] * log2((double)moved / frequency) + (double)counts[mode] * log2((double)left / (double)*rest);
+            if (gain <= 0) continue;
+            *rest = left;
+            table->frequency[k] = (uint16_t)moved;
+            break;
+        }
+    }
+}
+
 tsr_error tsr_table_round(tsr_table *table, const uint64_t *counts) {
     uint64_t total = 0;
     uint32_t mode = 0;
@@ -155,6 +200,7 @@ tsr_error tsr_table_round(tsr_table *table, const uint64_t *counts) {
     }
     for (int pass = 0; pass < 4; pass++) balance(table, counts, mode, scale, (double)counts[mode] * scale, &rest);
     if (rest < 1) return TSR_TABLE;
+    for (int pass = 0; pass < 4 && table->alphabet <= DESCENDED; pass++) descend(table, counts, mode, &rest);
     table->frequency[mode] = (uint16_t)rest;
     return TSR_OK;
 }

@@ -4,6 +4,9 @@
 #include "rans.h"
 #include "tersor.h"
 
+static const uint32_t WIDTH[] = {1, 1, 2, 4};
+static const int32_t LOWEST[] = {0, -128, -32768, INT32_MIN}, HIGHEST[] = {255, 127, 32767, INT32_MAX};
+
 /* -- patches ----------------------------------------------------------------------------------------------------- */
 
 /* Moves on to the next patch; `from` is the first position it may take. */
@@ -17,12 +20,23 @@ static tsr_error next_patch(tsr_reader *r, uint64_t from) {
     return TSR_OK;
 }
 
-static tsr_error apply_patches(tsr_reader *r, int32_t *out, size_t n) {
+/* Value number i of an output of integers of 32 bits, or of bytes. */
+static inline void put(void *out, size_t i, int32_t value, int bytes) {
+    if (bytes) ((uint8_t *)out)[i] = (uint8_t)value;
+    else ((int32_t *)out)[i] = value;
+}
+
+static int fits(tsr_type type, int32_t value) { return value >= LOWEST[type] && value <= HIGHEST[type]; }
+
+static tsr_error apply_patches(tsr_reader *r, void *out, size_t n, int bytes) {
     uint64_t end = r->position + n;
+    int bad = 0;
     while (r->next_patch < end) {
-        uint64_t value, at = r->next_patch;
-        if (!read_varint(&r->patch, r->patch_end, &value) || value > UINT32_MAX) return TSR_PATCH;
-        out[at - r->position] = unzigzag((uint32_t)value);
+        uint64_t zigzagged, at = r->next_patch;
+        if (!read_varint(&r->patch, r->patch_end, &zigzagged) || zigzagged > UINT32_MAX) return TSR_PATCH;
+        int32_t value = unzigzag((uint32_t)zigzagged);
+        bad |= !fits(r->type, value);
+        put(out, (size_t)(at - r->position), value, bytes);
         if (at + 1 == r->count) {
             r->next_patch = UINT64_MAX;
             if (r->patches != 0 || r->patch != r->patch_end) return TSR_PATCH;
@@ -31,12 +45,10 @@ static tsr_error apply_patches(tsr_reader *r, int32_t *out, size_t n) {
             if (error != TSR_OK) return error;
         }
     }
-    return TSR_OK;
+    return bad ? TSR_RANGE : TSR_OK;
 }
 
 /* -- opening a chunk ---------------------------------------------------------------------------------------------- */
-
-static const uint32_t WIDTH[] = {1, 1, 2, 4};
 
 tsr_simd tsr_simd_best(void) {
 #if TSR_X86
@@ -95,6 +107,7 @@ tsr_error tsr_reader_open_table(tsr_reader *r, tsr_slot *slots, const tsr_table 
     r->precision = table->precision;
     r->base = table->lowest;
     r->packed = tsr_packs(table->precision, table->alphabet);
+    r->fits = fits(type, table->lowest) && fits(type, table->lowest + (int32_t)table->alphabet - 1);
     tsr_slots_fill(table, r->packed, r->base, slots);
     r->slots = slots;
     return open_coded(r, type, data, size, count);
@@ -119,6 +132,7 @@ tsr_error tsr_reader_open(tsr_reader *r, tsr_slot *slots, const tsr_prelude *pre
     r->precision = prelude->precision;
     r->base = prelude->base;
     r->packed = prelude->packed;
+    r->fits = fits(type, prelude->base) && fits(type, prelude->highest);
     r->slots = prelude->slots;
     r->prelude = prelude;
     r->first = first;
@@ -191,19 +205,21 @@ static size_t decode_portable(tsr_reader *r, const uint8_t *tables, int32_t *out
     }
 }
 
-static size_t decode_fast(tsr_reader *r, const uint8_t *tables, int32_t *out, size_t n) {
+static size_t decode_fast(tsr_reader *r, const uint8_t *tables, void *out, size_t n, int bytes) {
 #if TSR_X86
-    if (r->simd >= TSR_SIMD_AVX512 && r->lanes >= 16) return tsr_decode_avx512(r, tables, out, n);
-    if (r->simd >= TSR_SIMD_AVX2 && r->lanes >= 8) return tsr_decode_avx2(r, tables, out, n);
+    if (r->simd >= TSR_SIMD_AVX512 && r->lanes >= 16) return tsr_decode_avx512(r, tables, out, n, bytes);
+    if (r->simd >= TSR_SIMD_AVX2 && r->lanes >= 8) return tsr_decode_avx2(r, tables, out, n, bytes);
 #endif
-    return decode_portable(r, tables, out, n);
+    return bytes ? 0 : decode_portable(r, tables, out, n);
 }
 
 /* Symbol by symbol near the end of the words or of the chunk. */
-static tsr_error decode_careful(tsr_reader *r, const uint8_t *tables, int32_t *out, size_t n) {
-    for (size_t i = 0; i < n; i++) {
+static tsr_error decode_careful(tsr_reader *r, const uint8_t *tables, size_t from, void *out, size_t n, int bytes) {
+    for (size_t i = from; i < n; i++) {
         uint32_t *state = &r->state[i % r->lanes];
-        uint32_t x = advance(r, *state, tables ? tables[i] : 0, r->packed, out + i);
+        int32_t value;
+        uint32_t x = advance(r, *state, tables ? tables[i] : 0, r->packed, &value);
+        put(out, i, value, bytes);
         if (x < 0x10000) {
             if (r->end - r->data < 2) return TSR_TRUNCATED;
             x = x << 16 | load16(r->data);
@@ -226,31 +242,33 @@ static void read_plain(tsr_reader *r, int32_t *out, size_t n) {
 }
 
 TSR_VECTORISED static tsr_error check_type(tsr_type type, const int32_t *values, size_t n) {
-    static const int32_t LOW[] = {0, -128, -32768, INT32_MIN}, HIGH[] = {255, 127, 32767, INT32_MAX};
-    int32_t low = LOW[type], high = HIGH[type];
+    int32_t low = LOWEST[type], high = HIGHEST[type];
     int bad = 0;
     for (size_t i = 0; i < n; i++) bad |= (values[i] < low) | (values[i] > high);
     return bad ? TSR_RANGE : TSR_OK;
 }
 
+/* At most TSR_BLOCK symbols, or any number where there is one table. */
+static tsr_error decode_coded(tsr_reader *r, void *out, size_t n, int bytes) {
+    uint8_t buffer[TSR_BLOCK + 16], *tables = NULL;
+    if (r->prelude != NULL) {
+        tables = buffer;
+        tsr_prelude_tables(r->prelude, r->first + r->position, tables, n);
+    }
+    size_t done = decode_fast(r, tables, out, n, bytes);
+    tsr_error error = decode_careful(r, tables, done, out, n, bytes);
+    if (error == TSR_OK) error = apply_patches(r, out, n, bytes);
+    if (error == TSR_OK && !r->fits) error = check_type(r->type, out, n);
+    r->position += n;
+    return error;
+}
+
 tsr_error tsr_reader_next(tsr_reader *r, int32_t *out, size_t n) {
     if (n > r->count - r->position || n > TSR_BLOCK) return TSR_ARGUMENT;
+    if (r->adaptive == NULL && r->lanes > 0) return decode_coded(r, out, n, 0);
     tsr_error error = TSR_OK;
-    if (r->adaptive != NULL) {
-        error = tsr_adaptive_next(r->adaptive, out, n);
-    } else if (r->lanes == 0) {
-        read_plain(r, out, n);
-    } else {
-        uint8_t buffer[TSR_BLOCK + 16], *tables = NULL;
-        if (r->prelude != NULL) {
-            tables = buffer;
-            tsr_prelude_tables(r->prelude, r->first + r->position, tables, n);
-        }
-        size_t done = decode_fast(r, tables, out, n);
-        error = decode_careful(r, tables ? tables + done : NULL, out + done, n - done);
-        if (error == TSR_OK) error = apply_patches(r, out, n);
-        if (error == TSR_OK && r->type != TSR_I32) error = check_type(r->type, out, n);
-    }
+    if (r->adaptive != NULL) error = tsr_adaptive_next(r->adaptive, out, n);
+    else read_plain(r, out, n);
     r->position += n;
     return error;
 }
@@ -261,12 +279,20 @@ TSR_VECTORISED static void narrow(const int32_t *values, size_t n, uint8_t *out)
 
 tsr_error tsr_reader_bytes(tsr_reader *r, uint8_t *out, size_t n) {
     int32_t block[TSR_BLOCK];
-    if (r->type != TSR_U8 && r->type != TSR_I8) return TSR_ARGUMENT;
-    for (size_t i = 0; i < n; i += TSR_BLOCK) {
-        size_t part = n - i < TSR_BLOCK ? n - i : TSR_BLOCK;
-        tsr_error error = tsr_reader_next(r, block, part);
+    if (n > r->count - r->position || (r->type != TSR_U8 && r->type != TSR_I8)) return TSR_ARGUMENT;
+    if (r->adaptive == NULL && r->lanes == 0) { /* verbatim */
+        memcpy(out, r->data, n);
+        r->data += n;
+        r->position += n;
+        return TSR_OK;
+    }
+    const int direct = r->adaptive == NULL && r->fits && r->simd > TSR_SIMD_NONE && r->lanes >= 8;
+    const size_t most = direct && r->prelude == NULL ? n : TSR_BLOCK;
+    for (size_t i = 0; i < n; i += most) {
+        size_t part = n - i < most ? n - i : most;
+        tsr_error error = direct ? decode_coded(r, out + i, part, 1) : tsr_reader_next(r, block, part);
         if (error != TSR_OK) return error;
-        narrow(block, part, out + i);
+        if (!direct) narrow(block, part, out + i);
     }
     return TSR_OK;
 }

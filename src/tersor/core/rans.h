@@ -12,9 +12,10 @@
 
 #if TSR_X86
 /* Whole groups of lanes while the words cannot run out; return the symbols decoded. `tables` is NULL where there is one table, else
- * it can be read 16 bytes beyond n. AVX-512 takes 16 or 32 lanes, AVX2 8, 16 or 32. */
-size_t tsr_decode_avx512(tsr_reader *reader, const uint8_t *tables, int32_t *out, size_t n);
-size_t tsr_decode_avx2(tsr_reader *reader, const uint8_t *tables, int32_t *out, size_t n);
+ * it can be read 16 bytes beyond n. `out` takes n integers of 32 bits or, with `bytes`, the low byte of each. AVX-512 takes 16 or 32
+ * lanes, AVX2 8, 16 or 32. */
+size_t tsr_decode_avx512(tsr_reader *reader, const uint8_t *tables, void *out, size_t n, int bytes);
+size_t tsr_decode_avx2(tsr_reader *reader, const uint8_t *tables, void *out, size_t n, int bytes);
 #endif
 
 #endif

@@ -63,43 +63,34 @@ static inline uint32_t entry_of(const tsr_encoder *e, int32_t value, uint32_t ta
     return symbol < e->span ? e->entries[e->span * table + symbol] : 0;
 }
 
-/* Values beyond the table: all that can be lacking where it has no gaps. */
-TSR_VECTORISED static uint64_t count_outside(const tsr_encoder *e, const int32_t *values, size_t n) {
-    uint64_t outside = 0;
-    for (size_t i = 0; i < n; i++) outside += (uint32_t)values[i] - (uint32_t)e->lowest >= e->span;
-    return outside;
-}
+/* What is to be patched, from the last place to the first. */
+typedef struct {
+    uint32_t *places;
+    size_t count;
+} patch_list;
 
-static uint64_t count_patches(const tsr_encoder *e, const uint8_t *tables, const int32_t *values, size_t n) {
-    uint64_t patches = 0;
-    int gaps = tables != NULL;
-    for (uint32_t k = 0; k < e->span && !gaps; k++) gaps = e->entries[k] == 0;
-    if (!gaps) return count_outside(e, values, n);
-    for (size_t i = 0; i < n; i++) patches += entry_of(e, values[i], tables ? tables[i] : 0) == 0;
-    return patches;
-}
-
-static uint8_t *write_patches(const tsr_encoder *e, const uint8_t *tables, const int32_t *values, size_t n, uint8_t *p,
-                              const uint8_t *end) {
-    uint64_t patches = count_patches(e, tables, values, n);
-    p = write_varint(p, end, patches);
-    size_t from = 0;
-    for (size_t i = 0; patches > 0 && i < n && p != NULL; i++) {
-        if (entry_of(e, values[i], tables ? tables[i] : 0) != 0) continue;
-        p = write_varint(p, end, i - from);
-        p = write_varint(p, end, zigzag(values[i]));
-        from = i + 1;
+static uint8_t *write_patches(const patch_list *patches, const int32_t *values, uint8_t *p, const uint8_t *end) {
+    p = write_varint(p, end, patches->count);
+    uint32_t from = 0;
+    for (size_t k = patches->count; k-- > 0 && p != NULL;) {
+        uint32_t at = patches->places[k];
+        p = write_varint(p, end, at - from);
+        p = write_varint(p, end, zigzag(values[at]));
+        from = at + 1;
     }
     return p;
 }
 
-/* Symbols from .. to - 1, backwards, in steps of single lanes; returns where the words begin. */
+/* Symbols from .. to - 1, backwards, in steps of single lanes; returns where the words begin, and lists what a table lacks. */
 static uint16_t *encode_portable(const tsr_encoder *e, const uint8_t *tables, const int32_t *values, size_t from, size_t to,
-                                 uint32_t lanes, uint32_t *state, uint16_t *word) {
+                                 uint32_t lanes, uint32_t *state, uint16_t *word, patch_list *patches) {
     const uint32_t precision = e->precision;
     for (size_t i = to; i-- > from;) {
         uint32_t table = tables ? tables[i] : 0, entry = entry_of(e, values[i], table);
-        if (entry == 0) entry = e->entries[e->modes[table]]; /* a patch overrides it */
+        if (entry == 0) {
+            entry = e->entries[e->modes[table]]; /* a patch overrides it */
+            patches->places[patches->count++] = (uint32_t)i;
+        }
         uint32_t frequency = entry & 0xFFFF, x = state[i % lanes];
         if ((uint64_t)x >= (uint64_t)frequency << (32 - precision)) {
             *--word = (uint16_t)x;
@@ -113,12 +104,13 @@ static uint16_t *encode_portable(const tsr_encoder *e, const uint8_t *tables, co
 #if TSR_X86
 #define TARGET __attribute__((target("avx512f,bmi2,popcnt")))
 
-/* Groups of 32 lanes in two vectors, `groups` of them, backwards. Quotients come from float division: at most 2^20 for the
- * precisions that come here, so that they are off by one at most, which the remainder tells. */
+/* Groups of 32 lanes in two vectors, `groups` of them, backwards. Quotients come from float division, rounded down: at most 2^20 for the
+ * precisions that come here, so that they are one too small at most, which the remainder tells. */
 TARGET static uint16_t *encode_vectors(const tsr_encoder *e, const uint8_t *tables, const int32_t *values, size_t groups,
-                                       uint32_t *state, uint16_t *word) {
+                                       uint32_t *state, uint16_t *word, patch_list *patches) {
     const __m512i lowest = _mm512_set1_epi32(e->lowest), span = _mm512_set1_epi32((int)e->span);
-    const __m512i low16 = _mm512_set1_epi32(0xFFFF), one = _mm512_set1_epi32(1);
+    const __m512i low16 = _mm512_set1_epi32(0xFFFF), one = _mm512_set1_epi32(1), whole = _mm512_set1_epi32(1 << e->precision);
+    const __m512i numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m128i precision = _mm_cvtsi32_si128((int)e->precision), rest = _mm_cvtsi32_si128(32 - (int)e->precision);
     const __m512i only_mode = _mm512_set1_epi32((int)e->modes[0]);
     __m512i x[2] = {_mm512_loadu_si512(state), _mm512_loadu_si512(state + 16)};
@@ -134,24 +126,28 @@ TARGET static uint16_t *encode_vectors(const tsr_encoder *e, const uint8_t *tabl
             }
             __m512i entry = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), known, symbol, e->entries, 4);
             __mmask16 lacking = _mm512_testn_epi32_mask(entry, entry);
-            if (lacking) entry = _mm512_mask_i32gather_epi32(entry, lacking, mode, e->entries, 4);
+            if (lacking) {
+                entry = _mm512_mask_i32gather_epi32(entry, lacking, mode, e->entries, 4);
+                for (uint32_t left = lacking; left != 0; left &= ~(UINT32_C(1) << (31 - (uint32_t)__builtin_clz(left))))
+                    patches->places[patches->count++] = (uint32_t)i + 31 - (uint32_t)__builtin_clz(left);
+            }
             __m512i frequency = _mm512_and_si512(entry, low16), start = _mm512_srli_epi32(entry, 16);
             /* x >= frequency << (32 - precision), where the right side may be 2^32 */
             __m512i most = _mm512_sub_epi32(_mm512_sll_epi32(frequency, rest), one);
             __mmask16 emits = _mm512_cmpgt_epu32_mask(x[k], most);
+            /* Sixteen words are stored, those that count last; the others lie where the next ones go. */
+            __m512i count = _mm512_set1_epi32(_mm_popcnt_u32(emits)), packed = _mm512_maskz_compress_epi32(emits, x[k]);
+            packed = _mm512_permutexvar_epi32(_mm512_add_epi32(numbers, count), packed);
+            _mm256_storeu_si256((__m256i *)(word - 16), _mm512_cvtepi32_epi16(packed));
             word -= _mm_popcnt_u32(emits);
-            __m512i packed = _mm512_maskz_compress_epi32(emits, x[k]);
-            _mm512_mask_cvtepi32_storeu_epi16(word, (__mmask16)((1u << _mm_popcnt_u32(emits)) - 1), packed);
             x[k] = _mm512_mask_srli_epi32(x[k], emits, x[k], 16);
-            __m512i quotient = _mm512_cvttps_epu32(_mm512_div_ps(_mm512_cvtepu32_ps(x[k]), _mm512_cvtepu32_ps(frequency)));
+            __m512 dividend = _mm512_cvt_roundepu32_ps(x[k], _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+            __m512 ratio = _mm512_div_round_ps(dividend, _mm512_cvtepu32_ps(frequency), _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+            __m512i quotient = _mm512_cvttps_epu32(ratio);
             __m512i remainder = _mm512_sub_epi32(x[k], _mm512_mullo_epi32(quotient, frequency));
-            __mmask16 below = _mm512_cmplt_epi32_mask(remainder, _mm512_setzero_si512());
-            quotient = _mm512_mask_sub_epi32(quotient, below, quotient, one);
-            remainder = _mm512_mask_add_epi32(remainder, below, remainder, frequency);
-            __mmask16 above = _mm512_cmpge_epi32_mask(remainder, frequency);
-            quotient = _mm512_mask_add_epi32(quotient, above, quotient, one);
-            remainder = _mm512_mask_sub_epi32(remainder, above, remainder, frequency);
-            x[k] = _mm512_add_epi32(_mm512_sll_epi32(quotient, precision), _mm512_add_epi32(remainder, start));
+            __mmask16 above = _mm512_cmpge_epu32_mask(remainder, frequency);
+            __m512i next = _mm512_add_epi32(_mm512_sll_epi32(quotient, precision), _mm512_add_epi32(remainder, start));
+            x[k] = _mm512_mask_add_epi32(next, above, next, _mm512_sub_epi32(whole, frequency));
         }
     }
     _mm512_storeu_si512(state, x[0]);
@@ -162,24 +158,26 @@ TARGET static uint16_t *encode_vectors(const tsr_encoder *e, const uint8_t *tabl
 #endif
 
 tsr_error tsr_rans_encode(const tsr_encoder *e, uint32_t table_index, uint32_t lanes, const uint8_t *tables,
-                          const int32_t *values, size_t n, uint8_t *out, size_t capacity, uint16_t *scratch, size_t *size) {
-    if (lanes < 1 || lanes > TSR_MAX_LANES || capacity < 1) return TSR_ARGUMENT;
+                          const int32_t *values, size_t n, uint8_t *out, size_t capacity, uint16_t *scratch, uint32_t *places,
+                          size_t *size) {
+    if (lanes < 1 || lanes > TSR_MAX_LANES || capacity < 1 || n > UINT32_MAX) return TSR_ARGUMENT;
     out[0] = (uint8_t)table_index;
     const uint8_t *end = out + capacity;
-    uint8_t *p = write_patches(e, tables, values, n, out + 1, end);
-    if (p == NULL) return TSR_TRUNCATED;
 
     uint32_t state[TSR_MAX_LANES];
     for (uint32_t lane = 0; lane < TSR_MAX_LANES; lane++) state[lane] = 0x10000;
     uint16_t *last = scratch + n + 32, *word = last; /* filled backwards: the decoder reads what was written last */
+    patch_list patches = {places, 0};
     size_t whole = 0;
 #if TSR_X86
     if (lanes == 32 && e->precision >= 12 && tsr_simd_best() >= TSR_SIMD_AVX512) whole = n / 32;
-    word = encode_portable(e, tables, values, 32 * whole, n, lanes, state, word);
-    if (whole > 0) word = encode_vectors(e, tables, values, whole, state, word);
+    word = encode_portable(e, tables, values, 32 * whole, n, lanes, state, word, &patches);
+    if (whole > 0) word = encode_vectors(e, tables, values, whole, state, word, &patches);
 #else
-    word = encode_portable(e, tables, values, whole, n, lanes, state, word);
+    word = encode_portable(e, tables, values, whole, n, lanes, state, word, &patches);
 #endif
+    uint8_t *p = write_patches(&patches, values, out + 1, end);
+    if (p == NULL) return TSR_TRUNCATED;
     size_t words = (size_t)(last - word);
     if ((size_t)(end - p) < 4 * (size_t)lanes + 2 * words) return TSR_TRUNCATED;
     for (uint32_t lane = 0; lane < lanes; lane++, p += 4) store32(p, state[lane]);

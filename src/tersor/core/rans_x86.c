@@ -11,10 +11,16 @@
 
 #define TARGET __attribute__((target("avx512f,bmi2,popcnt")))
 
+/* Values as number i to i + 15 of the output: integers of 32 bits or their low bytes. */
+TARGET INLINE void put_512(void *out, size_t i, __m512i values, const int bytes) {
+    if (bytes) _mm_storeu_si128((__m128i *)((uint8_t *)out + i), _mm512_cvtepi32_epi8(values));
+    else _mm512_storeu_si512((int32_t *)out + i, values);
+}
+
 /* Slots are looked up by table and the low bits of the state; words are handed out in the order of the lanes: expanded into
- * those that need one. Inlined with constants for the number of vectors, packed slots and several tables. */
-TARGET INLINE size_t decode_512(tsr_reader *r, const uint8_t *tables, int32_t *out, size_t n, const size_t vectors,
-                                const int packed) {
+ * those that need one. Inlined with constants for the number of vectors, packed slots, several tables and bytes. */
+TARGET INLINE size_t decode_512(tsr_reader *r, const uint8_t *tables, void *out, size_t n, const size_t vectors, const int packed,
+                                const int bytes) {
     const uint8_t *p = r->data, *end = r->end;
     const __m512i mask = _mm512_set1_epi32((1 << r->precision) - 1), limit = _mm512_set1_epi32(0x10000);
     const __m512i base = _mm512_set1_epi32(r->base), low16 = _mm512_set1_epi32(0xFFFF);
@@ -33,13 +39,13 @@ TARGET INLINE size_t decode_512(tsr_reader *r, const uint8_t *tables, int32_t *o
             }
             if (packed) {
                 __m512i slot = _mm512_i32gather_epi32(index, slots, 4);
-                _mm512_storeu_si512(out + i + 16 * k, _mm512_add_epi32(base, _mm512_srl_epi32(slot, twice)));
+                put_512(out, i + 16 * k, _mm512_add_epi32(base, _mm512_srl_epi32(slot, twice)), bytes);
                 __m512i plain = _mm512_add_epi32(high, _mm512_and_si512(slot, mask));
                 next[k] = _mm512_mullo_epi32(_mm512_and_si512(_mm512_srl_epi32(slot, precision), mask), high);
                 next[k] = _mm512_add_epi32(next[k], plain);
             } else {
                 __m512i pair = _mm512_i32gather_epi32(index, slots, sizeof(tsr_slot)); /* frequency, bias */
-                _mm512_storeu_si512(out + i + 16 * k, _mm512_i32gather_epi32(index, values, sizeof(tsr_slot)));
+                put_512(out, i + 16 * k, _mm512_i32gather_epi32(index, values, sizeof(tsr_slot)), bytes);
                 next[k] = _mm512_mullo_epi32(_mm512_and_si512(pair, low16), high);
                 next[k] = _mm512_add_epi32(next[k], _mm512_srli_epi32(pair, 16));
             }
@@ -58,12 +64,14 @@ TARGET INLINE size_t decode_512(tsr_reader *r, const uint8_t *tables, int32_t *o
     return i;
 }
 
-TARGET size_t tsr_decode_avx512(tsr_reader *r, const uint8_t *tables, int32_t *out, size_t n) {
-    if (r->lanes == 32) {
-        if (tables) return r->packed ? decode_512(r, tables, out, n, 2, 1) : decode_512(r, tables, out, n, 2, 0);
-        return r->packed ? decode_512(r, NULL, out, n, 2, 1) : decode_512(r, NULL, out, n, 2, 0);
-    }
-    return r->packed ? decode_512(r, tables, out, n, 1, 1) : decode_512(r, tables, out, n, 1, 0);
+TARGET INLINE size_t decode_32(tsr_reader *r, const uint8_t *tables, void *out, size_t n, const int bytes) {
+    if (tables) return r->packed ? decode_512(r, tables, out, n, 2, 1, bytes) : decode_512(r, tables, out, n, 2, 0, bytes);
+    return r->packed ? decode_512(r, NULL, out, n, 2, 1, bytes) : decode_512(r, NULL, out, n, 2, 0, bytes);
+}
+
+TARGET size_t tsr_decode_avx512(tsr_reader *r, const uint8_t *tables, void *out, size_t n, int bytes) {
+    if (r->lanes == 32) return bytes ? decode_32(r, tables, out, n, 1) : decode_32(r, tables, out, n, 0);
+    return r->packed ? decode_512(r, tables, out, n, 1, 1, bytes) : decode_512(r, tables, out, n, 1, 0, bytes);
 }
 #undef TARGET
 
@@ -71,8 +79,19 @@ TARGET size_t tsr_decode_avx512(tsr_reader *r, const uint8_t *tables, int32_t *o
 
 #define TARGET __attribute__((target("avx2")))
 
-TARGET INLINE size_t decode_256(tsr_reader *r, const uint8_t *tables, int32_t *out, size_t n, const size_t vectors,
-                                const int packed) {
+TARGET INLINE void put_256(void *out, size_t i, __m256i values, const int bytes) {
+    if (!bytes) {
+        _mm256_storeu_si256((__m256i *)((int32_t *)out + i), values);
+        return;
+    }
+    /* The low bytes of each half, then of both. */
+    const __m256i low = _mm256_setr_epi32(0x0C080400, -1, -1, -1, 0x0C080400, -1, -1, -1);
+    __m256i halves = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(values, low), _mm256_setr_epi32(0, 4, 1, 1, 1, 1, 1, 1));
+    _mm_storel_epi64((__m128i *)((uint8_t *)out + i), _mm256_castsi256_si128(halves));
+}
+
+TARGET INLINE size_t decode_256(tsr_reader *r, const uint8_t *tables, void *out, size_t n, const size_t vectors, const int packed,
+                                const int bytes) {
     const uint8_t *p = r->data, *end = r->end;
     const __m256i mask = _mm256_set1_epi32((1 << r->precision) - 1), zero = _mm256_setzero_si256();
     const __m256i base = _mm256_set1_epi32(r->base), low16 = _mm256_set1_epi32(0xFFFF);
@@ -91,13 +110,13 @@ TARGET INLINE size_t decode_256(tsr_reader *r, const uint8_t *tables, int32_t *o
             }
             if (packed) {
                 __m256i slot = _mm256_i32gather_epi32(slots, index, 4);
-                _mm256_storeu_si256((__m256i *)(out + i + 8 * k), _mm256_add_epi32(base, _mm256_srl_epi32(slot, twice)));
+                put_256(out, i + 8 * k, _mm256_add_epi32(base, _mm256_srl_epi32(slot, twice)), bytes);
                 __m256i plain = _mm256_add_epi32(high, _mm256_and_si256(slot, mask));
                 next[k] = _mm256_mullo_epi32(_mm256_and_si256(_mm256_srl_epi32(slot, precision), mask), high);
                 next[k] = _mm256_add_epi32(next[k], plain);
             } else {
                 __m256i pair = _mm256_i32gather_epi32(slots, index, sizeof(tsr_slot));
-                _mm256_storeu_si256((__m256i *)(out + i + 8 * k), _mm256_i32gather_epi32(values, index, sizeof(tsr_slot)));
+                put_256(out, i + 8 * k, _mm256_i32gather_epi32(values, index, sizeof(tsr_slot)), bytes);
                 next[k] = _mm256_mullo_epi32(_mm256_and_si256(pair, low16), high);
                 next[k] = _mm256_add_epi32(next[k], _mm256_srli_epi32(pair, 16));
             }
@@ -120,13 +139,15 @@ TARGET INLINE size_t decode_256(tsr_reader *r, const uint8_t *tables, int32_t *o
     return i;
 }
 
-TARGET size_t tsr_decode_avx2(tsr_reader *r, const uint8_t *tables, int32_t *out, size_t n) {
-    if (r->lanes == 32) {
-        if (tables) return r->packed ? decode_256(r, tables, out, n, 4, 1) : decode_256(r, tables, out, n, 4, 0);
-        return r->packed ? decode_256(r, NULL, out, n, 4, 1) : decode_256(r, NULL, out, n, 4, 0);
-    }
+TARGET INLINE size_t decode_32_by_8(tsr_reader *r, const uint8_t *tables, void *out, size_t n, const int bytes) {
+    if (tables) return r->packed ? decode_256(r, tables, out, n, 4, 1, bytes) : decode_256(r, tables, out, n, 4, 0, bytes);
+    return r->packed ? decode_256(r, NULL, out, n, 4, 1, bytes) : decode_256(r, NULL, out, n, 4, 0, bytes);
+}
+
+TARGET size_t tsr_decode_avx2(tsr_reader *r, const uint8_t *tables, void *out, size_t n, int bytes) {
+    if (r->lanes == 32) return bytes ? decode_32_by_8(r, tables, out, n, 1) : decode_32_by_8(r, tables, out, n, 0);
     const size_t vectors = r->lanes / 8;
-    if (vectors == 2) return r->packed ? decode_256(r, tables, out, n, 2, 1) : decode_256(r, tables, out, n, 2, 0);
-    return r->packed ? decode_256(r, tables, out, n, 1, 1) : decode_256(r, tables, out, n, 1, 0);
+    if (vectors == 2) return r->packed ? decode_256(r, tables, out, n, 2, 1, bytes) : decode_256(r, tables, out, n, 2, 0, bytes);
+    return r->packed ? decode_256(r, tables, out, n, 1, 1, bytes) : decode_256(r, tables, out, n, 1, 0, bytes);
 }
 #endif

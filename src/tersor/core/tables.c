@@ -126,6 +126,7 @@ static tsr_error walk_tables(tsr_prelude *p, uint32_t tables, size_t *position) 
         if ((int64_t)table.lowest + table.alphabet > high) high = (int64_t)table.lowest + table.alphabet;
     }
     p->base = (int32_t)low;
+    p->highest = (int32_t)(high - 1);
     p->packed = tsr_packs(p->precision, high - low);
     return TSR_OK;
 }

@@ -88,7 +88,7 @@ typedef struct {
     /* `rans2d` (section 6.4) alone: */
     uint64_t columns, rows;    /* columns is 0 with `rans` */
     uint32_t precision;        /* of all tables */
-    int32_t base;
+    int32_t base, highest;     /* of their values */
     int packed;
     size_t classes, row_bytes; /* where the coded classes begin, and the bytes of those of the rows */
     const uint8_t *row_class, *column_class;
@@ -131,6 +131,7 @@ typedef struct {
     uint32_t state[TSR_MAX_LANES];
     const void *slots;
     int packed;
+    int fits;                         /* all values of the tables are of the type */
     int32_t base;
     const tsr_prelude *prelude;       /* `rans2d`: the table changes with row and column; else NULL */
     uint64_t first;                   /* number of the first symbol in the stream, with `rans2d` */
@@ -208,9 +209,10 @@ tsr_error tsr_encoder_fill(tsr_encoder *encoder, const tsr_prelude *prelude, uin
 
 /* Encodes n values as a chunk that starts with byte `table_index`. `tables` holds the table of every symbol, or is NULL: the
  * first. Values a table lacks become patches. Returns the size through `*size`; TSR_TRUNCATED if `capacity` is too small.
- * `scratch` holds n + 32 words. */
+ * `scratch` holds n + 32 words, `places` n numbers. */
 tsr_error tsr_rans_encode(const tsr_encoder *encoder, uint32_t table_index, uint32_t lanes, const uint8_t *tables,
-                          const int32_t *values, size_t n, uint8_t *out, size_t capacity, uint16_t *scratch, size_t *size);
+                          const int32_t *values, size_t n, uint8_t *out, size_t capacity, uint16_t *scratch, uint32_t *places,
+                          size_t *size);
 
 /* Counts the values lowest .. lowest + alphabet - 1 into the first half of `counts`, which has room for twice the
  * alphabet; returns how many fell outside. */
