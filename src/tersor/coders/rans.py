@@ -125,8 +125,8 @@ def write_tables(head: bytes, tables: list[Table]) -> bytes:
 def fit(histogram: Histogram, precisions: tuple[int, ...] = PRECISIONS) -> Table:
     """The table that codes `histogram`, itself included, in the fewest bytes.
 
-    Searched: which rare outer values become patches, and the precision of the frequencies; with few symbols, which hardly
-    depend on each other, one after the other.
+    Searched: which rare outer values become patches, and the precision of the frequencies; with few symbols one after
+    the other, for then they hardly depend on each other.
     """
     windows = _windows(histogram)
     best: tuple[float, Table] | None = None
