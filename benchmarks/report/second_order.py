@@ -1,26 +1,133 @@
 """Quality with calibration."""
 
+import math
+from collections.abc import Iterable
 from functools import partial
+from itertools import pairwise
+from typing import Any
 
 from benchmarks.common import read_results
 
-from ._section import Section, metrics, networks, table
+from ._section import Goal, Records, Section, metrics, networks, table
+
+PART, COST = "second_order", "balanced_cost"
+NOTE = """From 512 unlabelled samples or fewer, evaluated on others. The last two columns are divergences on inputs \
+like those that were learned from, and on inputs of another domain (benchmarks/calibrated.py says which)."""
+
+
+def error(record: dict[str, Any]) -> float:
+    """What the output loses: a divergence, or 1 - cosine."""
+    values = record["metrics"]
+    return values["kl"] if "kl" in values else 1 - values["cosine"]
+
+
+def rows_of(name: str, method: str) -> Records:
+    return [r for r in read_results(f"{PART}-{name}")[1] if r["method"] == method]
+
+
+def against(name: str, rival: str) -> dict[str, float]:
+    """By how much a method's error is larger than the recipe's, at the same asked size."""
+    ours = {r["asked"]: error(r) for r in rows_of(name, "balanced")}
+    theirs = {r["asked"]: error(r) for r in rows_of(name, rival)}
+    return {f"{bits:g}": theirs[bits] / ours[bits] for bits in sorted(ours.keys() & theirs.keys())}
+
+
+def smaller(name: str) -> dict[str, float]:
+    """By which share our file is smaller than NNCodec's at the same error, interpolated between ours."""
+    ours = sorted((error(r), r["bytes"]) for r in rows_of(name, "balanced"))
+    found: dict[str, float] = {}
+    for record in rows_of(name, "NNCodec"):
+        for (low, large), (high, small) in pairwise(ours):
+            if low <= error(record) <= high:
+                share = math.log(error(record) / low) / math.log(high / low)
+                found[record["asked"]] = 1 - large * (small / large) ** share / record["bytes"]
+        if ours and error(record) > ours[-1][0] and record["bytes"] > ours[-1][1]:  # at least so much
+            found[record["asked"]] = 1 - ours[-1][1] / record["bytes"]
+    return found
+
+
+def elsewhere(name: str) -> dict[str, float]:
+    """Divergence on inputs of another domain over that on inputs like those that were learned from."""
+    return {f"{r['asked']:g}": r["other"] / r["same"] for r in rows_of(name, "balanced")}
+
+
+def goals() -> Iterable[Goal]:
+    known = networks(PART)
+    questions = (
+        ("output error at least 3 times below nearest's", lambda n: against(n, "nearest"), 3.0, True),
+        ("output error at least 1.5 times below that of gptq", lambda n: against(n, "gptq"), 1.5, True),
+        ("files at least 40 % smaller than NNCodec's at equal quality", smaller, 0.4, True),
+        ("at most 1.5 times the loss on another domain", elsewhere, 1.5, False),
+    )
+    for goal, find, limit, least in questions:
+        found = {n: list(find(n).values()) for n in known}
+        worst = {n: min(v) if least else max(v) for n, v in found.items() if v}
+        met = all(v >= limit if least else v <= limit for v in worst.values()) if worst else None
+        listed = ", ".join(f"{n} {v:.2f}" for n, v in worst.items()) or "not run"
+        yield Goal(f"`balanced`: {goal}", f"worst of each network: {listed}", met)
 
 
 def render(name: str) -> str:
+    rows = [
+        (
+            r["method"],
+            f"{r['asked']:g} bits" if isinstance(r["asked"], float) else r["asked"],
+            f"{r['bytes']:,}",
+            "" if r.get("cpu") is None else f"{r['cpu']:.0f}",
+            metrics(r["metrics"]),
+            f"{r['same']:.3g}",
+            f"{r['other']:.3g}",
+        )
+        for r in read_results(f"{PART}-{name}")[1]
+    ]
+    return table(("method", "asked", "bytes", "CPU s", "quality", "held-out inputs", "other domain"), rows)
+
+
+def render_cost() -> str:
     rows = (
-        (r["method"], f"{r['asked']:g}", f"{r['bytes']:,}", f"{r['seconds']['cpu']:.0f}", metrics(r["metrics"]))
-        for r in read_results(f"second_order-{name}")[1]
+        (
+            f"{r['weights']:,}",
+            f"{r['cpu']:.0f}",
+            f"{r['cpu'] / r['weights'] * 1e6:.1f}",
+            f"{r['peak_mib']:.0f}",
+            f"{r['model_mib']:.0f}",
+        )
+        for r in read_results(COST)[1]
     )
-    return table(("method", "ratio", "bytes", "CPU s", "quality"), rows)
+    return table(("weights", "CPU s", "CPU s a million", "peak MiB", "model MiB"), rows)
 
 
-SECTIONS = tuple(
-    Section(
-        f"Quality with calibration: {name}",
-        (f"second_order-{name}",),
-        "From 1024 unlabelled samples, evaluated on others.",
-        partial(render, name),
+def cost_goals() -> Iterable[Goal]:
+    rows = read_results(COST)[1]
+    each = [r["cpu"] / r["weights"] for r in rows]
+    above = max((r["peak_mib"] - 3 * r["model_mib"] for r in rows), default=0.0)
+    growth = f"{each[-1] / each[0]:.2f} times the seconds a weight from the smallest to the largest" if rows else ""
+    peak = f"at most {above:.0f} MiB above three times the model"
+    yield Goal("`balanced`: time grows linearly", growth or "not run", each[-1] <= 1.2 * each[0] if rows else None)
+    yield Goal(
+        "`balanced`: peak memory under three times the model and 1 GB",
+        peak if rows else "not run",
+        above < 1e9 / 2**20 if rows else None,
     )
-    for name in networks("second_order")
+
+
+COSTS = Section(
+    "Time and memory of calibration",
+    (COST,),
+    "Transformers of one width and 1 to 16 blocks, on one thread; peak memory above what was resident before.",
+    render_cost,
+    cost_goals,
+)
+SECTIONS = (
+    COSTS,
+    *(
+        Section(
+            f"Quality with calibration: {name}",
+            (f"{PART}-{name}",),
+            NOTE,
+            partial(render, name),
+            goals if number == 0 else tuple,
+        )
+        for number, name in enumerate(networks(PART))
+    ),
 )
