@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 CHUNK = 2**23
 """Numbers that are gathered at once."""
-ROWS_PER_INPUT = 16
+ROWS_PER_INPUT = 4
 FEWEST_ROWS, MOST_SHARES = 2**15, 8
 """Inputs that a covariance is made of: `ROWS_PER_INPUT` times its width, and at least `FEWEST_ROWS`, which the groups
 of a convolution share, down to a part in `MOST_SHARES`. More would not make it better: neighbouring positions of an
