@@ -21,7 +21,7 @@ MAX_ALPHABET = 4096
 FARTHEST = 2**30
 """No table starts farther from zero; values out there are patches."""
 PRECISIONS = (12, 13, 14, 15)
-WIDE_PENALTY = 1e-3
+WIDE_PENALTY = 1.5e-3
 """Share of the size that slots too wide for 32 bits must save: they take two look-ups a symbol instead of one."""
 DEEP_PENALTY = 7e-4
 """Share that each bit of precision beyond 12 must save where slots are narrow: they leave the first-level cache."""

@@ -78,15 +78,15 @@ uint64_t tsr_histogram(const int32_t *values, size_t n, int32_t lowest, uint32_t
     for (uint64_t i = 0, row = (first) / (columns), column = (first) % (columns), run;                                \
          i < (n) && (run = (columns) - column < (n)-i ? (columns) - column : (n)-i, 1); i += run, row++, column = 0)
 
-void tsr_magnitudes(const int32_t *values, size_t n, uint64_t first, uint64_t columns, double *rows, double *sums) {
+TSR_VECTORISED void tsr_magnitudes(const int32_t *values, size_t n, uint64_t first, uint64_t columns, double *rows, double *sums) {
     FOR_ROWS(n, first, columns) {
-        double total = 0;
+        uint64_t total = 0; /* sums of integers may be taken in any order, by vectors */
         for (uint64_t k = 0; k < run; k++) {
-            double size = fabs((double)values[i + k]);
+            uint32_t size = values[i + k] < 0 ? 0u - (uint32_t)values[i + k] : (uint32_t)values[i + k];
             total += size;
-            sums[column + k] += size;
+            sums[column + k] += (double)size;
         }
-        rows[row] += total;
+        rows[row] += (double)total;
     }
 }
 
@@ -109,10 +109,33 @@ static inline void add_costs(float *costs, const float *bits, uint32_t n) {
     for (uint32_t s = 0; s < n; s++) costs[s] += bits[s];
 }
 
+enum { COUNTED = 512 }; /* most levels that are counted before they are priced */
+
+/* The same for n levels of one row whose columns are all of class 0: each level is priced once. */
+static inline void add_counted(const int32_t *values, size_t n, int32_t lowest, uint32_t span, const float *bits, uint32_t tables,
+                               uint32_t classes, float *costs) {
+    uint32_t counts[2][COUNTED + 1] = {{0}}; /* two sets, for neighbours are often equal; the last counts what lies outside */
+    for (size_t k = 0; k < n; k++) {
+        uint32_t symbol = (uint32_t)values[k] - (uint32_t)lowest;
+        counts[k & 1][symbol < span ? symbol : span]++;
+    }
+    for (uint32_t symbol = 0; symbol < span; symbol++) {
+        const float count = (float)(counts[0][symbol] + counts[1][symbol]);
+        if (count == 0) continue;
+        for (uint32_t s = 0; s < classes; s++) costs[s] += count * bits[(size_t)symbol * tables + s];
+    }
+}
+
 TSR_VECTORISED void tsr_class_costs(const int32_t *values, size_t n, uint64_t first, uint64_t columns, const uint8_t *other, int by_row,
                                     int32_t lowest, uint32_t span, const float *bits, uint32_t tables, uint32_t classes,
                                     float *costs) {
+    uint8_t several = !by_row || span > COUNTED;
+    for (uint64_t k = 0; k < columns && !several; k++) several = other[k];
     FOR_ROWS(n, first, columns) {
+        if (!several && run >= span) {
+            add_counted(values + i, (size_t)run, lowest, span, bits, tables, classes, costs + row * classes);
+            continue;
+        }
         for (uint64_t k = 0; k < run; k++) {
             uint32_t symbol = (uint32_t)values[i + k] - (uint32_t)lowest;
             if (symbol >= span) continue;
