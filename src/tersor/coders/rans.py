@@ -25,8 +25,10 @@ WIDE_PENALTY = 1.5e-3
 """Share of the size that slots too wide for 32 bits must save: they take two look-ups a symbol instead of one."""
 DEEP_PENALTY = 7e-4
 """Share that each bit of precision beyond 12 must save where slots are narrow: they leave the first-level cache."""
+MANY = 2**20
+"""Symbols from which on the time of decoding is worth these shares; fewer are decoded soon in any case."""
 FEW = 256
-"""Symbols of a table."""
+"""Different symbols up to which a large stream's table is searched for in fewer steps."""
 MAX_TABLES = 255
 LEAST_SAVING = 0.002
 """Share of a chunk that a table of its own must save: each one takes time to build when decoding."""
@@ -125,8 +127,8 @@ def write_tables(head: bytes, tables: list[Table]) -> bytes:
 def fit(histogram: Histogram, precisions: tuple[int, ...] = PRECISIONS) -> Table:
     """The table that codes `histogram`, itself included, in the fewest bytes.
 
-    Searched: which rare outer values become patches, and the precision of the frequencies; with few symbols one after
-    the other, for then they hardly depend on each other.
+    Searched: which rare outer values become patches, and the precision of the frequencies; in large streams of few
+    different symbols one after the other, for there they hardly depend on each other.
     """
     windows = _windows(histogram)
     best: tuple[float, Table] | None = None
@@ -136,7 +138,7 @@ def fit(histogram: Histogram, precisions: tuple[int, ...] = PRECISIONS) -> Table
         if not trials:  # the precision has no room for that many symbols
             continue
         least = min(trials, key=lambda trial: trial[0])
-        if best is None and least[1].frequencies.size <= FEW:
+        if best is None and least[1].frequencies.size <= FEW and histogram.total >= MANY:
             windows = [windows[found.index(least)]]
         if best is None or least[0] < best[0]:
             best = least
@@ -155,7 +157,8 @@ def _priced(
     table = Table(precision, lowest, frequencies)
     wide = frequencies.size > 1 << (32 - 2 * precision)
     size = table.payload_bits(histogram) / 8 + table.side_bytes
-    return size * (1 + (WIDE_PENALTY if wide else DEEP_PENALTY * depth)), table
+    slowness = WIDE_PENALTY if wide else DEEP_PENALTY * depth
+    return size * (1 + slowness * (histogram.total >= MANY)), table
 
 
 def _windows(histogram: Histogram) -> list[tuple[int, npt.NDArray[np.uint64]]]:
