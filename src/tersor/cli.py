@@ -134,7 +134,7 @@ def compress(
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(readable=False, path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="the .safetensors file to write")
 @click.option("--force", is_flag=True, help="replace an existing output")
 @limit_options
@@ -147,7 +147,7 @@ def decompress(file: Path, output: Path, force: bool, **limits: Any) -> None:
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(readable=False, path_type=Path))
 @click.option("--tensors", is_flag=True, help="a line for every tensor")
 @click.option("--json", "as_json", is_flag=True, help="print everything as JSON")
 @limit_options
@@ -165,7 +165,7 @@ def inspect(file: Path, tensors: bool, as_json: bool, **limits: Any) -> None:
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(readable=False, path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="the .html file to write")
 @click.option("--json", "as_json", is_flag=True, help="print everything as JSON")
 @click.option("--force", is_flag=True, help="replace an existing output")
@@ -190,7 +190,7 @@ def report(file: Path, output: Path | None, as_json: bool, force: bool, **limits
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(readable=False, path_type=Path))
 @limit_options
 def verify(file: Path, **limits: Any) -> None:
     """Check all checksums of FILE and decode it whole; the exit status says the result."""

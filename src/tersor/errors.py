@@ -10,9 +10,17 @@ class TersorError(Exception):
         self.what = what
         self.where = where
         self.remedy = remedy
-        place = f" ({where})" if where else ""
-        advice = f": {remedy}" if remedy else ""
-        super().__init__(f"{what}{place}{advice}")
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        advice = f": {self.remedy}" if self.remedy else ""
+        return f"{self.what}{place}{advice}"
+
+    def within(self, place: str) -> None:
+        """Say where that is, unless it was said."""
+        if place not in self.where:
+            self.where = f"{place}, {self.where}" if self.where else place
 
 
 class SourceError(TersorError):

@@ -12,6 +12,7 @@ from reference import reference
 
 import tersor
 from tersor import _core
+from tersor.format import manifest
 
 TEXT = (ROOT / "spec" / "FORMAT.md").read_text()
 SECTION = TEXT[TEXT.index("\n## 10. ") :]
@@ -42,7 +43,10 @@ def file_of(number: str) -> bytes:
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) >= 2
+    """Of every op and coder but the one that another specification describes."""
+    texts = {text for number in EXAMPLES for _, text in rows(number)}
+    assert {f'op "{name}"' for name in manifest.OPS} <= texts
+    assert {f'coder "{name}"' for name in manifest.CODERS if name != "zstd"} <= texts
 
 
 @pytest.mark.parametrize("number", EXAMPLES)
@@ -168,3 +172,21 @@ def test_states_with_tables_by_row_and_column() -> None:
         state = frequencies[k] * (state >> precision) + offset
         assert int(after, 16) == state >= 1 << 16
     assert state == 1 << 16 and len(chunk) == 6
+
+
+def test_states_of_the_trellis() -> None:
+    """The table of section 10.5, with that of section 7.5."""
+    after = [
+        [int(state) for state in line.split("|")[2:-1]]
+        for line in re.findall(r"^\| next where q is .*$", TEXT, re.MULTILINE)
+    ]
+    steps = re.findall(r"^\| (\d) \| (-?\d) \| (\d) \| (-?\d) \| (\S+) \| (\d) \|$", PARTS["10.5"], re.MULTILINE)
+    assert len(steps) == 4
+    state, elements = 0, struct.unpack("<4f", reference.decode(file_of("10.5"))["t"][2])
+    for (_, level, before, doubled, element, then), decoded in zip(steps, elements, strict=True):
+        q = int(level)
+        assert int(before) == state
+        assert int(doubled) == 2 * q - state % 2 * ((q > 0) - (q < 0))
+        assert float(element) == int(doubled) / 2 == decoded
+        state = after[q % 2][state]
+        assert int(then) == state

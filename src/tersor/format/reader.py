@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from types import TracebackType
 from typing import Any, Self
@@ -49,10 +50,11 @@ class TensorFile(Mapping[str, Array]):
         self.limits = limits or Limits()
         self._storage = open_storage(source)
         try:
-            size = self._storage.size
-            self.header = Header.unpack(self._read(0, min(size, HEADER_SIZE)), size)
-            stored = self._read(HEADER_SIZE, self.header.stored_size)
-            self.manifest = self._manifest(stored)
+            with self._naming_the_file():
+                size = self._storage.size
+                self.header = Header.unpack(self._read(0, min(size, HEADER_SIZE)), size)
+                stored = self._read(HEADER_SIZE, self.header.stored_size)
+                self.manifest = self._manifest(stored)
         except BaseException:
             self.close()
             raise
@@ -71,6 +73,15 @@ class TensorFile(Mapping[str, Array]):
         decoded = sum(e.nbytes for e in manifest.entries if e.tie is None)
         self.limits.check_decoded("the decoded size", decoded, self.header.file_size)
         return manifest
+
+    @contextmanager
+    def _naming_the_file(self) -> Generator[None]:
+        """Whatever is wrong is wrong in this file: there may be several."""
+        try:
+            yield
+        except FormatError as error:
+            error.within(self._storage.label)
+            raise
 
     # -- what is in the file ----------------------------------------------------------------------------------------
 
@@ -112,7 +123,8 @@ class TensorFile(Mapping[str, Array]):
         dtype = DTYPES[entry.dtype]
         narrow = dtype.numpy is None
         room = np.empty(4 * entry.words if narrow else entry.nbytes, np.uint8)
-        self._decode(name, room[room.size - entry.nbytes :], workers)
+        with self._naming_the_file():
+            self._decode(name, room[room.size - entry.nbytes :], workers)
         if narrow:
             return widen_in_place(room, entry.dtype).reshape(entry.shape)
         return to_numpy(room, entry.dtype, entry.shape)
@@ -120,7 +132,8 @@ class TensorFile(Mapping[str, Array]):
     def stored(self, name: str) -> Bytes:
         """The bytes of a tensor, little endian, in C order, checked against its digest."""
         out = np.empty(self.entry(name).nbytes, np.uint8)
-        self._decode(name, out, self.workers)
+        with self._naming_the_file():
+            self._decode(name, out, self.workers)
         return out
 
     def _decode(self, name: str, out: Bytes, workers: int) -> None:
@@ -145,13 +158,14 @@ class TensorFile(Mapping[str, Array]):
 
         The digest is checked after the last chunk: what came before must not be relied upon until the iterator ends.
         """
-        decoder, _ = self._decoder(name)
         leaves: list[Leaves] = []
-        for k, count in enumerate(decoder.counts):
-            out = np.empty(count * decoder.width, np.uint8)
-            leaves.append(decoder.decode(k, out))
-            yield out
-        self._check_digest(name, leaves)
+        with self._naming_the_file():
+            decoder, _ = self._decoder(name)
+            for k, count in enumerate(decoder.counts):
+                out = np.empty(count * decoder.width, np.uint8)
+                leaves.append(decoder.decode(k, out))
+                yield out
+            self._check_digest(name, leaves)
 
     def load(self) -> dict[str, Array]:
         """All tensors. Tied ones are views of one array."""
