@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import handmade as hm
+import handmade2d as h2
 import numpy as np
 import pytest
 
@@ -148,3 +149,34 @@ def test_time_grows_with_the_manifest_and_no_faster() -> None:
             tersor.verify(data)
 
     assert fastest(refused) < 1.0
+
+
+def many_tables(tensors: int) -> bytes:
+    """Planes of one symbol, each with as many tables as there may be, of slots that do not fit in 32 bits."""
+    tables = [hm.Table(100 * (k % 2), precision=13) for k in range(64)]
+    pieces = (h2.Classed(tables, [0], [0]).prelude(), hm.rans_chunk([0], hm.Table(), 1))
+    stream = hm.Stream("rans2d", "u8", 1, pieces)
+    return hm.assemble(
+        *(hm.Tensor(f"{k:x}", "U64", (1,), bytes(8), "raw", {"planes": 8}, (stream,) * 8) for k in range(tensors)),
+        minor=1,
+    )
+
+
+def many_chunks(chunks: int) -> bytes:
+    """Chunks of a few bytes, each of which builds the last of 255 tables of 4096 symbols."""
+    table, size = hm.Table(0, (0,) * 4096, 15, 2048), hm.LEAF
+    empty = b"\xfe" + hm.rans_chunk([], table, 1)[1:]
+    pieces = (hm.prelude([table] * 255, 1), *(empty,) * chunks)
+    stream = hm.Stream("rans", "i16", chunks * size, pieces)
+    levels = np.full(chunks * size, 2048, np.float16).tobytes()
+    parameters = {"steps": np.float32(1).tobytes(), "offset": bytes(4), "low": 0}
+    return hm.assemble(hm.Tensor("w", "F16", (chunks * size,), levels, "uniform", parameters, (stream,)))
+
+
+@pytest.mark.parametrize(("make", "count"), [(many_tables, 10), (many_chunks, 100)])
+def test_tables_cost_what_there_is_of_them(make: Callable[[int], bytes], count: int) -> None:
+    """Four times as many tensors or chunks with large tables take four times as long, not sixteen times."""
+    small, large = (make(n) for n in (count, 4 * count))
+    times = [fastest(lambda data=data: tersor.verify(data)) for data in (small, large)]
+    assert times[1] < 8 * times[0] + SECONDS
+    assert times[1] < 2.0
