@@ -51,7 +51,7 @@ def into_buffers(data: bytes) -> Callable[[], None]:
 
     def run() -> None:
         for entry in own:
-            decoder, out = file._decoder(entry.name), buffers[entry.name]
+            (decoder, _), out = file._decoder(entry.name), buffers[entry.name]
             bounds = pairwise(accumulate((n * decoder.width for n in decoder.counts), initial=0))
             leaves = [decoder.decode(k, out[a:b]) for k, (a, b) in enumerate(bounds)]
             file._check_digest(entry.name, leaves)
