@@ -114,7 +114,7 @@ def cost_goals() -> Iterable[Goal]:
 COSTS = Section(
     "Time and memory of calibration",
     (COST,),
-    "Transformers of one width and 1 to 16 blocks, on one thread; peak memory above what was resident before.",
+    "Transformers of one width and 1 to 8 blocks, on one thread; peak memory above what was resident before.",
     render_cost,
     cost_goals,
 )

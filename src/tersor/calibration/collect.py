@@ -71,7 +71,8 @@ def collect(
             del result
             outputs += _backward(recorder, found, kind, generator, where) if gradients else 1
     notes = _notes(recorder, parameters, gradients)
-    return Collected({name: sums.finish(outputs) for name, sums in recorder.sums.items()}, notes, kind)
+    finished = {name: recorder.sums.pop(name).finish(outputs) for name in list(recorder.sums)}  # one after another
+    return Collected(finished, notes, kind)
 
 
 def _backward(recorder: Recorder, found: list[torch.Tensor], kind: Kind, generator: torch.Generator, where: str) -> int:

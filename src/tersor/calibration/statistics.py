@@ -27,9 +27,9 @@ class Statistics:
     The unit is the same for all layers: mean divergence of an output row (a sample, or a token of a language model).
     """
 
-    covariance: Float64 | None
+    covariance: npt.NDArray[np.float32] | None
     """(groups, fan_in, fan_in), mean of x x^T over the inputs x; group g feeds the g-th part of the rows. None for
-    embeddings."""
+    embeddings. Its diagonal is damped by far more than float32 rounds, and those of all layers are kept."""
     fisher: Float64
     """(rows,), squared output gradients, summed over positions, mean over output rows; `usage` for embeddings. NaN
     nowhere; all zero where no output of the model depends on the layer, or gradients were not asked for."""
@@ -230,7 +230,7 @@ class Sums:
         if self.own is None:
             return Statistics(None, fisher, usage, count=self.calls, transposed=self.transposed)
         return Statistics(
-            _array(self._mean(self.own.products + self.own.products.mT) / 2),
+            (self._mean(self.own.products + self.own.products.mT) / 2).float().cpu().numpy(),
             fisher,
             usage,
             count=min(self.seen),

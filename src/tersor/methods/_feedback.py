@@ -61,12 +61,14 @@ class Solution(NamedTuple):
         return values.astype(np.float32) * self.column_steps * self.row_steps[:, None]
 
 
-def damped(covariance: Doubles, damping: float) -> Doubles:
+def damped(covariance: npt.NDArray[np.floating], damping: float) -> Doubles:
     """Covariances (groups, n, n) with a share of their mean diagonal added to it."""
     n = covariance.shape[1]
-    level = np.trace(covariance, axis1=1, axis2=2) / n
+    level = np.trace(covariance, axis1=1, axis2=2, dtype=np.float64) / n
     floor = damping * level + GROUP_FLOOR * level.mean()
-    return covariance + np.maximum(floor, TINY)[:, None, None] * np.eye(n)
+    found = covariance.astype(np.float64)
+    found[:, range(n), range(n)] += np.maximum(floor, TINY)[:, None]
+    return found
 
 
 def solve(weights: Floats, covariance: Doubles, fisher: Doubles, theta: float, how: Rounding) -> Solution:
