@@ -1,4 +1,5 @@
 /* Decodes the battery of fuzz/portable.py, the tensors of the golden files, and compares their digests: `portable BATTERY`. */
+#include "adaptive.h"
 #include "common.h"
 
 static uint8_t *at, *end;
@@ -40,7 +41,7 @@ typedef struct {
     tsr_slot *own;
 } opened;
 
-/* One chunk: coder (0 plain, 1 rans, 2 rans2d), type, first, count, total, prelude, data. */
+/* One chunk: coder (0 plain, 1 rans, 2 rans2d, 3 adaptive), type, first, count, total, prelude, data. */
 static void open_chunk(tsr_reader *reader, opened *o) {
     uint64_t coder = number(), type = number(), first = number(), count = number(), total = number();
     size_t prelude_size, size;
@@ -49,6 +50,15 @@ static void open_chunk(tsr_reader *reader, opened *o) {
     o->own = room(sizeof *o->own << TSR_MAX_PRECISION);
     if (coder == 0) {
         REQUIRE(tsr_reader_open_plain(reader, (tsr_type)type, data, size, count) == TSR_OK);
+        return;
+    }
+    if (coder == 3) {
+        size_t needed;
+        tsr_adaptive *chunk;
+        REQUIRE(tsr_adaptive_prelude(prelude, prelude_size, &needed) == TSR_OK);
+        o->slots = room(needed);
+        REQUIRE(tsr_adaptive_open(&chunk, o->slots, needed, (tsr_type)type, prelude, prelude_size, first, data, size, count) == TSR_OK);
+        tsr_reader_open_adaptive(reader, chunk, (tsr_type)type, count);
         return;
     }
     if (coder == 1) {

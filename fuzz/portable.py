@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-CODERS = {"raw": 0, "zstd": 0, "rans": 1, "rans2d": 2}
+CODERS = {"raw": 0, "zstd": 0, "rans": 1, "rans2d": 2, "adaptive": 3}
 TYPES = ("u8", "i8", "i16", "i32")
 FLOATS = ("F32", "F16", "BF16", "F64")
 
 
 def _reference() -> Any:
+    sys.path.insert(0, str(ROOT / "spec"))  # it imports its part for the adaptive coder
     spec = importlib.util.spec_from_file_location("reference", ROOT / "spec" / "reference_decoder.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
