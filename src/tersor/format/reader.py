@@ -138,7 +138,7 @@ class TensorFile(Mapping[str, Array]):
 
     def _decode(self, name: str, out: Bytes, workers: int) -> None:
         """Fill `out` with the bytes of a tensor; as many chunks at once as there are threads and `SCRATCH` has room."""
-        decoder, inputs = self._decoder(name)
+        decoder, inputs = self._open_tensor(name)
         bounds = pairwise(accumulate((n * decoder.width for n in decoder.counts), initial=0))
         pieces = [out[a:b] for a, b in bounds]
         at_once = min(workers, len(pieces), (SCRATCH - inputs.kept) // inputs.chunk_bytes)
@@ -160,7 +160,7 @@ class TensorFile(Mapping[str, Array]):
         """
         leaves: list[Leaves] = []
         with self._naming_the_file():
-            decoder, _ = self._decoder(name)
+            decoder = self._decoder(name)
             for k, count in enumerate(decoder.counts):
                 out = np.empty(count * decoder.width, np.uint8)
                 leaves.append(decoder.decode(k, out))
@@ -198,7 +198,10 @@ class TensorFile(Mapping[str, Array]):
                 for _ in self.chunks(entry.name):
                     pass
 
-    def _decoder(self, name: str) -> tuple[ChunkDecoder, _EntryInputs]:
+    def _decoder(self, name: str) -> ChunkDecoder:
+        return self._open_tensor(name)[0]
+
+    def _open_tensor(self, name: str) -> tuple[ChunkDecoder, _EntryInputs]:
         index = self._index[name]
         entry = self.entries[index]
         if entry.tie is not None:
