@@ -11,6 +11,7 @@ from benchmarks.common import read_results
 from ._section import Goal, Records, Section, metrics, networks, table
 
 PART, COST = "second_order", "balanced_cost"
+NEAR = 1.5
 NOTE = """From 512 unlabelled samples or fewer, evaluated on others. The last two columns are divergences on inputs \
 like those that were learned from, and on inputs of another domain (benchmarks/calibrated.py says which)."""
 
@@ -41,6 +42,8 @@ def smaller(name: str) -> dict[str, float]:
             if low <= error(record) <= high:
                 share = math.log(error(record) / low) / math.log(high / low)
                 found[record["asked"]] = 1 - large * (small / large) ** share / record["bytes"]
+        if ours and 1 < error(record) / ours[-1][0] < NEAR and record["bytes"] > ours[-1][1]:
+            found[record["asked"]] = 1 - ours[-1][1] / record["bytes"]  # ours is better still: at least so much
     return found
 
 
@@ -62,7 +65,7 @@ def goals() -> Iterable[Goal]:
         worst = {n: min(v) if least else max(v) for n, v in found.items() if v}
         met = all(v >= limit if least else v <= limit for v in worst.values()) if worst else None
         listed = ", ".join(f"{n} {v:.2f}" for n, v in worst.items()) or "not run"
-        yield Goal(f"`balanced`: {goal}", f"worst of each network: {listed}", met)
+        yield Goal(f"`balanced`: {goal}, on networks that were run", f"worst of each: {listed}", met)
 
 
 def render(name: str) -> str:
