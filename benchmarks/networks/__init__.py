@@ -31,6 +31,7 @@ _FAMILIES = {
     "crnn": "crnn",
     "whisper_base": "whisper",
     "smollm2": "smollm2",
+    "language": "language",
     "silero": "silero",
     "craft": "craft",
 }

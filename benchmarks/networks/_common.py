@@ -143,17 +143,25 @@ def evaluator(
     return evaluate
 
 
+def mean_of(key: str, items: Tensor) -> Metrics:
+    """The mean of a quantity over samples (n,), and the bounds of its 95 % interval by bootstrap: KEY_low, KEY_high."""
+    n, values = len(items), items.double().numpy()
+    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), 400)
+    low, high = np.quantile(counts @ values / n, (0.025, 0.975))
+    return {key: float(values.mean()), f"{key}_low": float(low), f"{key}_high": float(high)}
+
+
 def divergence(before: Tensor, after: Tensor) -> Metrics:
     """Logits (samples, classes) to mean KL(before || after) in nats, and the share of equal decisions."""
     p, q = before.double().log_softmax(-1), after.double().log_softmax(-1)
-    kl = (p.exp() * (p - q)).sum(-1).mean()
-    return {"kl": max(0.0, kl.item()), "agreement": share(before.argmax(-1) == after.argmax(-1))}
+    kl = (p.exp() * (p - q)).sum(-1).clamp(min=0)
+    return {**mean_of("kl", kl.flatten()), "agreement": share(before.argmax(-1) == after.argmax(-1))}
 
 
-def bernoulli_kl(before: Tensor, after: Tensor) -> float:
+def bernoulli_kl(before: Tensor, after: Tensor) -> Metrics:
     """Probabilities (samples, outputs) to mean KL(before || after) summed over outputs, in nats."""
     p, q = (x.double().clamp(1e-9, 1 - 1e-9) for x in (before, after))
-    return (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(1).mean().item()
+    return mean_of("kl", (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(1))
 
 
 def area_under_curve(scores: Tensor, truth: Tensor) -> float:
@@ -168,9 +176,9 @@ def share(right: Tensor) -> float:
     return right.double().mean().item()
 
 
-def mean_cosine(before: Tensor, after: Tensor) -> float:
+def mean_cosine(before: Tensor, after: Tensor, key: str = "cosine") -> Metrics:
     """Mean cosine between rows."""
-    return nn.functional.cosine_similarity(before.double(), after.double(), dim=-1).mean().item()
+    return mean_of(key, nn.functional.cosine_similarity(before.double(), after.double(), dim=-1))
 
 
 def character_error(references: list[str], readings: list[str]) -> float:

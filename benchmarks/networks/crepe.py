@@ -65,7 +65,7 @@ def load(name: str) -> Network:
     def metrics(before: Tensor, after: Tensor) -> Metrics:
         return {
             "pitch_accuracy": share((cents(after) - truth).abs() < 50),
-            "kl": bernoulli_kl(before, after),
+            **bernoulli_kl(before, after),
             "agreement": share((cents(after) - cents(before)).abs() < 50),
         }
 

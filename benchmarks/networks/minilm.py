@@ -104,8 +104,8 @@ def load(name: str) -> Network:
             for (key, human), embeddings in zip(judgements.items(), after.judged, strict=True)
         }
         return {
-            "cosine": mean_cosine(before.sentences, after.sentences),
-            "pooler_cosine": mean_cosine(before.pooled, after.pooled),
+            **mean_cosine(before.sentences, after.sentences),
+            **mean_cosine(before.pooled, after.pooled, "pooler_cosine"),
             **correlations,
         }
 

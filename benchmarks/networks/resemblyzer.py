@@ -86,7 +86,7 @@ def load(name: str) -> Network:
         score, same = (direction[left] * direction[right]).sum(1), speaker[left] == speaker[right]
         return {
             "equal_error_rate": equal_error_rate(score[same], score[~same]),
-            "cosine": mean_cosine(before, after),
+            **mean_cosine(before, after),
         }
 
     weights = exported(name, state)

@@ -82,7 +82,7 @@ def load(name: str) -> Network:
     def metrics(before: Tensor, after: Tensor) -> Metrics:
         return {
             "area_under_curve": area_under_curve(after[sure], labels[sure] == 1),
-            "kl": bernoulli_kl(before[:, None], after[:, None]),
+            **bernoulli_kl(before[:, None], after[:, None]),
             "agreement": share((before > 0.5) == (after > 0.5)),
         }
 

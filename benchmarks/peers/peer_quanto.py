@@ -1,0 +1,44 @@
+"""optimum-quanto: int8 a row, int4 and int2 in groups, in its own serialization (safetensors)."""
+
+import json
+from pathlib import Path
+
+import optimum.quanto as quanto
+import torch
+from _layers import Layers, array
+from _peer import ONLY, Tensors, matrices, serve
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+
+def write(tensors: Tensors, setting: str, path: Path) -> None:
+    model = Layers(tensors, matrices(tensors, setting))
+    quanto.quantize(model, weights=getattr(quanto, f"q{setting.removesuffix(ONLY)}"))
+    quanto.freeze(model)
+    notes = {"map": json.dumps(quanto.quantization_map(model)), "names": json.dumps(model.names)}
+    shapes = {"shapes": json.dumps([list(layer.weight.shape) for layer in model.layers])}
+    save_file(model.state_dict(), path, notes | shapes)
+
+
+def read(path: Path) -> tuple[Tensors, Tensors]:
+    with safe_open(path, "pt") as file:
+        notes = {key: json.loads(text) for key, text in file.metadata().items()}
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118: not a dict
+    zeros = {n: torch.empty(shape).numpy() for n, shape in zip(notes["names"], notes["shapes"], strict=False)}
+    rest = {n: state[f"rest{k}"].numpy() for k, n in enumerate(notes["names"][len(zeros) :])}
+    model = Layers({**zeros, **rest}, zeros)
+    quanto.requantize(model, state, notes["map"], torch.device("cpu"))
+    decoded, plain = model.rest(), model.rest()
+    for name, layer in zip(model.matrix_names(), model.layers, strict=True):
+        weight = layer.weight
+        decoded[name] = array(weight.dequantize())
+        packed = weight._data
+        plain[name] = array(packed.unpack() if hasattr(packed, "unpack") else packed)
+        plain[f"{name}.scale"] = array(weight._scale)
+        if hasattr(weight, "_shift"):
+            plain[f"{name}.shift"] = array(weight._shift)
+    return decoded, plain
+
+
+if __name__ == "__main__":
+    serve(write, read)
