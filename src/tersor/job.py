@@ -249,7 +249,7 @@ class Job:
         units = [u for u in self.own if u.name in tensors and self.done[u.name].entry.chain[0].op == "raw"]
 
         def encode(unit: Unit) -> Encoded:
-            return keep.rounded(unit, np.ascontiguousarray(tensors[unit.name]).reshape(-1).view(np.uint8))
+            return keep.rounded(unit, keep.elements(tensors[unit.name], unit.dtype))
 
         self._encode(journal, "repaired", units, encode, "repairing")
         if file_size(self._manifest(price)) <= budget:

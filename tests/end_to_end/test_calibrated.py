@@ -61,6 +61,18 @@ def test_calibration_pays(folder: Path) -> None:
     assert all(report.ratio >= 12 for report in reports.values())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_models_in_half_precision(folder: Path, dtype: torch.dtype) -> None:
+    """Their biases are repaired, too, and stay of their dtype."""
+    from network_of_test import learn, make  # type: ignore[import-not-found]
+
+    model = make().to(dtype)
+    report = tersor.compress(model, "h.tsr", ratio=5, calibration=learn().to(dtype), evaluation=learn().to(dtype))
+    assert report.ratio >= 5 and report.quality is not None and report.quality.divergence is not None
+    assert report.quality.divergence.mean < 0.01
+    assert {row.dtype for row in report.tensors} == {"BF16" if dtype == torch.bfloat16 else "F16"}
+
+
 def test_the_command_line(folder: Path) -> None:
     from tersor.sources import open_model
 

@@ -176,7 +176,7 @@ def repair(
     `measure` gets the decoded tensors with the repaired ones and returns a divergence on held-out samples, of which
     the first also shows what follows what.
     """
-    state = {name: tensor.detach().cpu().numpy() for name, tensor in model.module.state_dict().items()}
+    state = {name: _array(tensor) for name, tensor in model.module.state_dict().items()}
     absorbers = find_absorbers(model, held_out[0])
     choices: dict[str, Arrays] = {
         "none": {},
@@ -186,3 +186,8 @@ def repair(
     divergences = {name: measure({**decoded, **tensors}) for name, tensors in choices.items()}
     chosen = min(divergences, key=lambda name: divergences[name])
     return Repair(choices[chosen], chosen, divergences)
+
+
+def _array(tensor: Tensor) -> npt.NDArray[Any]:
+    """As numpy has it: bfloat16 is widened."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()

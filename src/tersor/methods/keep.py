@@ -41,6 +41,15 @@ def rounded(unit: Unit, data: Bytes) -> Encoded:
     return replace(encoded, distortion=distortion)
 
 
+def elements(values: npt.NDArray[np.generic], dtype: str) -> Bytes:
+    """The bytes of numbers in a dtype that is theirs, or BF16 for float32 ones, rounded to nearest even."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    if dtype != "BF16":
+        return flat.view(np.uint8)
+    short = _round_words(flat.astype("<f4").view(np.uint8), 4, 2).view("<u2")
+    return np.ascontiguousarray(short[1::2]).view(np.uint8)
+
+
 def _round_words(data: Bytes, width: int, stored: int) -> Bytes:
     """Round to nearest even on the bits of the words; a carry into infinity is undone."""
     unsigned = f"<u{width}"
