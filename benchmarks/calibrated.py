@@ -171,6 +171,32 @@ def crnn() -> Task:
     return Task(runnable("crnn", module), lambda: lines(120, 128, 1.0), lambda: lines(260, 32, -1.0))
 
 
+def language() -> Task:
+    def model() -> Model:
+        from transformers import LlamaForCausalLM
+
+        from benchmarks.networks.language import TIED, config
+
+        tensors = read(load("language").weights)
+        tensors[TIED] = tensors["model.embed_tokens.weight"]
+        return open_model(with_weights(LlamaForCausalLM(config()), tensors))
+
+    def text(start: int, count: int) -> Tensor:
+        from benchmarks.networks.language import CONTEXT, tokens
+
+        return tokens()[0][start : start + count * CONTEXT].view(count, CONTEXT)
+
+    return Task(model, lambda: text(0, 256), lambda: list(docstrings().split(8)))
+
+
+def docstrings() -> Tensor:
+    """Source code's prose in the tokens of the language model, whose own domain is a book."""
+    from benchmarks.networks.language import CONTEXT, encode
+
+    found = encode(" ".join(sentences()[:400]))
+    return found[: len(found) // CONTEXT * CONTEXT].view(-1, CONTEXT)
+
+
 TASKS: dict[str, Task] = {
     **{name: fashion(name) for name in ("fashion_resnet", "mobilenet_fashion", "vit_fashion")},
     "crepe_tiny": crepe("crepe_tiny"),
@@ -179,6 +205,7 @@ TASKS: dict[str, Task] = {
     "efficientnet_lite0": efficientnet("efficientnet_lite0", 224),
     "minilm": Task(minilm, lambda: tokenized(sentences()[:COUNT]), lambda: tokenized(prose())),
     "resnet18_fashion": fashion("resnet18_fashion"),
+    "language": language(),
     "crepe_full": crepe("crepe_full"),
     "efficientnet_lite1": efficientnet("efficientnet_lite1", 240),
 }

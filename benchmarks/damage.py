@@ -345,7 +345,11 @@ def _lines(origin: dict[str, Any], records: list[dict[str, Any]]) -> Iterator[st
         if r.get("error"):
             yield f"| {r['target']} | {r['damage']} | the process died: {r['error']} | | | | | {r['crashes']} | |"
             continue
-        what = f"{r['files']} {r.get('which', 'golden files')}" if r["target"] == "golden" else f"{r['file']}, {r['bytes'] / 1e6:.1f} MB"
+        what = (
+            f"{r['files']} {r.get('which', 'golden files')}"
+            if r["target"] == "golden"
+            else f"{r['file']}, {r['bytes'] / 1e6:.1f} MB"
+        )
         found = r["attempts"] - r["silent"] - r["other_exceptions"] - r.get("same_weights", 0)
         yield (
             f"| {what} | {r['damage']} | {r['attempts']:,} | {found:,} | {r.get('same_weights', 0):,} | {r['silent']} "

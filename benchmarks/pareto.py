@@ -25,8 +25,9 @@ from safetensors.numpy import load_file, save_file
 
 import tersor
 from benchmarks.baselines import BASELINES
+from benchmarks.calibrated import COUNT
+from benchmarks.calibrated import TASKS as CALIBRATED
 from benchmarks.common import PEERS, Results
-from benchmarks.models import runnable
 from benchmarks.networks import load
 from benchmarks.networks._common import Network, read
 from benchmarks.peers._peer import ONLY, Tensors, measured
@@ -64,17 +65,17 @@ class Task(NamedTuple):
 
 TASKS = {
     "fashion_resnet": Task(
-        "kl", (4, 6, 8, 10, 12, 15, 20, 28, 36), (8, 12, 20, 30), (12, 20, 30), (-36, -32, -28, -24),
+        "kl", (4, 6, 8, 10, 12, 15, 20, 28, 36), (8, 12, 20, 30), (), (-36, -32, -28, -24),
         (0.008, 0.012, 0.016, 0.024, 0.032),
     ),
     "language": Task(
-        "kl", (4, 5, 6, 7, 8, 10, 12), (5, 7, 9, 12), (8,), (-36, -32, -28), (0.004, 0.008, 0.012, 0.02),
+        "kl", (4, 5, 6, 7, 8, 10, 12), (5, 7, 9, 12), (), (-36, -32, -28), (0.004, 0.008, 0.012, 0.02),
     ),
     "crepe_tiny": Task(
         "kl", (4, 6, 8, 10, 12, 16, 20), (8, 12, 18), (12,), (-36, -32, -28, -24), (0.004, 0.008, 0.016, 0.03),
     ),
     "vit_fashion": Task(
-        "kl", (4, 6, 8, 10, 12, 16), (8, 12, 16), (10,), (-36, -32, -28, -24), (0.004, 0.008, 0.016, 0.03),
+        "kl", (4, 6, 8, 10, 12, 16), (8, 12, 16), (), (-36, -32, -28, -24), (0.004, 0.008, 0.016, 0.03),
     ),
     "efficientnet_lite0": Task(
         "kl", (4, 5, 6, 7, 8, 10), (6, 8, 10), (), (-40, -36, -32, -28), (0.004, 0.008, 0.016),
@@ -139,11 +140,11 @@ def own(recipe: str, ratios: Sequence[float], network: Network, folder: Path) ->
     source: Any = network.weights
     given: dict[str, Any] = {"recipe": recipe}
     if recipe != "fast" and ratios:
-        able = runnable(network.name)
+        able = CALIBRATED.get(network.name)
         if able is None:
             yield {"tool": f"tersor {recipe}", "error": "no model that runs and no calibration data here"}, {}
             return
-        source, given = able.model(), given | {"calibration": able.calibration(), "calibration_count": 1024}
+        source, given = able.model(), given | {"calibration": able.calibration(), "calibration_count": COUNT}
     path = folder / "tersor.tsr"
     for ratio in ratios:
         record: Point = {"tool": f"tersor {recipe}", "setting": f"{ratio:g}x"}

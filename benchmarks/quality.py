@@ -13,10 +13,7 @@ from the files.
     python -m benchmarks.quality [NETWORK ...]
 """
 
-import json
 import math
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,12 +23,13 @@ from typing import Any, NamedTuple
 import gguf
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 import tersor
-from benchmarks.common import PEERS, Results
+from benchmarks.common import Results
 from benchmarks.networks import load
 from benchmarks.networks._common import read
+from benchmarks.pareto import peer
 from tersor.coders import Symbols, encode, integer_type
 
 Tensors = dict[str, np.ndarray]
@@ -149,28 +147,16 @@ def nncodec(
     flags: tuple[tuple[bool, bool], ...] = ((False, False), (True, False), (True, True)),
 ) -> Iterator[Point]:
     """NNCodec in its own environment, with each of these settings of (its trellis, opt_qp)."""
-    python = PEERS / ".venv-nncodec" / "bin" / "python"
-    if not python.exists():
-        print("nncodec is left out: run benchmarks/peers/setup.sh", flush=True)
-        return
+    names = {(False, False): "", (True, False): ", trellis", (True, True): ", trellis, opt_qp"}
     source = folder / "original.safetensors"
     save_file({n: np.ascontiguousarray(a) for n, a in tensors.items()}, source)
-    names = {(False, False): "NNCodec", (True, False): "NNCodec, trellis", (True, True): "NNCodec, trellis, opt_qp"}
-    settings = [[qp, *flag] for qp in parameters for flag in flags]
-    command = [str(python), str(PEERS / "nncodec_sweep.py"), str(source), str(folder), json.dumps(settings)]
-    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quiet) as process:
-        for line in process.stdout or ():
-            record = json.loads(line)
-            if "error" in record:
-                print("nncodec", record, flush=True)
-                continue
-            path = folder / record["file"]
-            method = names[record["use_dq"], record["opt_qp"]]
-            yield Point(method, f"qp {record['qp']}", record["bytes"], load_file(path))
-            path.unlink()
-    if process.returncode:
-        raise RuntimeError(f"nncodec_sweep.py ended with status {process.returncode}")
+    settings = [f"qp {qp}{names[flag]}" for qp in parameters for flag in flags]
+    for record, decoded in peer("NNCodec", settings, source, folder):
+        if "error" in record:
+            print(record, flush=True)
+            continue
+        setting, _, way = record["setting"].partition(", ")
+        yield Point("NNCodec" + (way and f", {way}"), setting, record["bytes"], decoded)
 
 
 def goodness(metrics: dict[str, float], metric: str) -> float:

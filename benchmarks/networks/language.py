@@ -1,8 +1,8 @@
 """A small language model trained here on English prose (LLaMA, 4 layers of 256, grouped heads, tied; 3.1 M weights).
 
 Source: this script, on the Debian package anarchism; its last 200,000 characters are kept for the metric. Tokens are
-byte pairs (2048) that this script finds in the training text. `python -m benchmarks.networks.language` trains it, if the
-cache does not hold it yet (some minutes of one core); other processors round differently. Metric: perplexity of
+byte pairs (2048) that this script finds in the training text. `python -m benchmarks.networks.language` trains it, if
+the cache does not hold it yet (some minutes of one core); other processors round differently. Metric: perplexity of
 8192 tokens of the held-out text in windows of 256, KL divergence and agreement with the original's next tokens there.
 """
 
@@ -28,18 +28,28 @@ TIED = "lm_head.weight"
 def config() -> LlamaConfig:
     return LlamaConfig(
         vocab_size=WORDS, hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=CONTEXT, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
+        num_key_value_heads=2, max_position_embeddings=CONTEXT, tie_word_embeddings=True, bos_token_id=0,
+        eos_token_id=0,
     )  # fmt: skip
+
+
+@cache
+def _tokenizer() -> ByteLevelBPETokenizer:
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(prose()[:-_HELD_OUT].splitlines(), vocab_size=WORDS, show_progress=False)
+    return tokenizer
+
+
+def encode(text: str) -> Tensor:
+    """A text as tokens."""
+    return torch.tensor(_tokenizer().encode(text).ids)
 
 
 @cache
 def tokens() -> tuple[Tensor, Tensor]:
     """Training text and held-out text, as tokens."""
     text = prose()
-    train, test = text[:-_HELD_OUT], text[-_HELD_OUT:]
-    tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(train.splitlines(), vocab_size=WORDS, show_progress=False)
-    return torch.tensor(tokenizer.encode(train).ids), torch.tensor(tokenizer.encode(test).ids)
+    return encode(text[:-_HELD_OUT]), encode(text[-_HELD_OUT:])
 
 
 def train(steps: int = 1200, batch: int = 16, length: int = 128, lr: float = 4e-3) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""A torch module of linear layers without biases, one a matrix, and parameters: what quantizers of modules are given."""
+"""A torch module of linear layers without biases, one a matrix, and parameters: what quantizers of modules get."""
 
 import numpy as np
 import torch

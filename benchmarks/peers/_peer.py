@@ -71,7 +71,7 @@ def serve(write: Callable[[Tensors, str, Path], None], read: Callable[[Path], tu
             with contextlib.redirect_stdout(io.StringIO()):
                 given = {name: array.copy() for name, array in original.items()}
                 _, record["write"] = measured(lambda: write(given, setting, path))  # noqa: B023
-                (decoded, plain), record["read"] = measured(lambda: read(path))  # noqa: B023
+                (decoded, plain), record["read"] = measured(lambda: read(path))
         except Exception as error:
             record["error"] = f"{type(error).__name__}: {error}"[:300]
             print(json.dumps(record), file=out, flush=True)

@@ -1,7 +1,8 @@
-"""NNCodec at a quantization parameter, plain, with its trellis, or with its trellis and opt_qp: "qp -32, trellis, opt_qp".
+"""NNCodec at a quantization parameter, plain, with its trellis, or with that and opt_qp: "qp -32, trellis, opt_qp".
 
 NNCodec imports torchvision and OpenCV for its training part, which is not used here: stand-ins take their place where
-they are not installed. Its file is entropy-coded already: a lossless coder behind it finds nothing, and `plain` is the file.
+they are not installed. Its file is entropy-coded already: a lossless coder behind it finds nothing, and `plain` is the
+file.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""ONNX Runtime: dynamic quantization to 8 bits, for the whole matrix or a column, and MatMulNBits with 4 bits in blocks of 32.
+"""ONNX Runtime: dynamic quantization to 8 bits, of the whole matrix or a column, and 4 bits in blocks of 32.
 
 The network is a graph of one MatMul a matrix: what is stored does not depend on what surrounds them.
 """
@@ -25,7 +25,9 @@ def graph(tensors: Tensors, setting: str) -> onnx.ModelProto:
     for name, array in tensors.items():
         if name not in chosen:  # used by something, or the quantizer drops it
             nodes.append(helper.make_node("Identity", [name], [f"{name}.out"]))
-            outputs.append(helper.make_tensor_value_info(f"{name}.out", helper.np_dtype_to_tensor_dtype(array.dtype), array.shape))
+            outputs.append(
+                helper.make_tensor_value_info(f"{name}.out", helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            )
             held.append(numpy_helper.from_array(array, name))
     made = helper.make_graph(nodes, "network", inputs, outputs, held)
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)

@@ -23,7 +23,7 @@ def write(tensors: Tensors, setting: str, path: Path) -> None:
 def read(path: Path) -> tuple[Tensors, Tensors]:
     with safe_open(path, "pt") as file:
         notes = {key: json.loads(text) for key, text in file.metadata().items()}
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118: not a dict
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     zeros = {n: torch.empty(shape).numpy() for n, shape in zip(notes["names"], notes["shapes"], strict=False)}
     rest = {n: state[f"rest{k}"].numpy() for k, n in enumerate(notes["names"][len(zeros) :])}
     model = Layers({**zeros, **rest}, zeros)

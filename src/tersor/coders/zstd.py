@@ -26,8 +26,11 @@ def available() -> bool:
 
 
 def pack(data: bytes) -> bytes:
-    """One frame that holds `data`."""
-    return _zstd.compress(data, LEVEL)
+    """One frame that holds `data`. Nothing but memory can be lacking."""
+    try:
+        return _zstd.compress(data, LEVEL)
+    except _zstd.ZstdError as error:
+        raise MemoryError(str(error)) from None
 
 
 def unpack(frame: bytes, size: int, where: str) -> bytes:
