@@ -43,9 +43,11 @@ fuzz: $(VENV)/.installed
 	$(PIP) atheris
 	PYTHON=$(BIN)/python fuzz/run.sh $(FUZZ_SECONDS)
 
+# All of them take hours; some by name: make benchmarks PARTS="pareto speed".
 benchmarks:
 	benchmarks/networks/setup.sh
-	benchmarks/run.sh
+	benchmarks/peers/setup.sh
+	benchmarks/run.sh $(PARTS)
 
 clean:
 	rm -rf $(VENV) $(DECODE) build .pytest_cache .ruff_cache .hypothesis

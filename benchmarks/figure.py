@@ -8,6 +8,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot as plt
 
 from benchmarks.common import ROOT, read_results
+from benchmarks.peers._peer import ONLY
 
 # method: (colour, marker, label, where the label stands relative to a point: its number, dx, dy in points)
 LOOK: dict[str, tuple[str, str, str, tuple[int, float, float]]] = {
@@ -61,3 +62,47 @@ def _point(record: dict[str, Any]) -> tuple[float, float]:
 
 if __name__ == "__main__":
     draw()
+
+
+PARETO: dict[str, tuple[str, str]] = {  # tool: colour, marker
+    "tersor fast": ("#e59866", "o"), "tersor balanced": ("#c0392b", "o"), "tersor best": ("#7b241c", "*"),
+    "NNCodec": ("#2c3e50", "D"), "GGUF": ("#1e8449", "X"), "quanto": ("#2e86c1", "s"), "HQQ": ("#7d3c98", "P"),
+    "torchao": ("#b7950b", "v"), "ONNX Runtime": ("#808b96", "^"), "one global step + rANS": ("#5dade2", "x"),
+    "per-channel absmax + rANS": ("#af601a", "+"),
+}  # fmt: skip
+
+
+def pareto(name: str, records: list[dict[str, Any]]) -> None:
+    """docs/images/pareto-NAME.svg: what the output loses against bytes, coded where a tool does not code."""
+    plt.rcParams.update({"font.family": "sans-serif", "font.size": 10, "svg.hashsalt": "tersor"})
+    figure, axes = plt.subplots(figsize=(8.6, 5.2))
+    shown = [r for r in records if "metrics" in r and r["tool"] in PARETO and not r["setting"].endswith(ONLY)]
+    for tool, (colour, marker) in PARETO.items():
+        found = sorted((r["coded_bytes"] / 1e6, max(1e-7, _lost(r))) for r in shown if r["tool"] == tool)
+        if not found:
+            continue
+        own = tool.startswith("tersor")
+        x, y = zip(*found, strict=True)
+        style = "-" if own or tool != "NNCodec" else "none"  # its three ways of coding make no one curve
+        axes.plot(x, y, color=colour, marker=marker, markersize=5, linestyle=style, label=tool,
+                  linewidth=2.2 if own else 0.9, zorder=3 if own else 2)  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(axis="x", which="minor", labelsize=8)
+    axes.set_xlabel("bytes of the whole file, MB, behind a lossless coder")
+    cosine = any("cosine" in r["metrics"] for r in shown)
+    axes.set_ylabel(f"{'1 - cosine' if cosine else 'KL divergence'} from the original (lower is better)")
+    axes.grid(True, which="major", color="#e5e8eb", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    axes.set_title(f"{name}: quality against size", loc="left", fontsize=12)
+    figure.tight_layout()
+    figure.savefig(ROOT / "docs" / "images" / f"pareto-{name}.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def _lost(record: dict[str, Any]) -> float:
+    values = record["metrics"]
+    return values["kl"] if "kl" in values else 1 - values["cosine"]

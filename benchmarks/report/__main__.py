@@ -2,12 +2,14 @@
 
 from benchmarks.common import ROOT, read_results
 from benchmarks.figure import draw
+from benchmarks.figure import pareto as draw_pareto
 
-from . import coding, learned, lossless, memory, quality, rate, second_order, sizes, speed
-from ._section import Section, origin, table
+from . import coding, learned, lossless, memory, pareto, quality, rate, second_order, sizes, speed
+from ._section import Section, networks, origin, table
 
 MODULES = (  # in the order of the page
     sizes,
+    pareto,
     quality,
     second_order,
     learned,
@@ -49,6 +51,8 @@ def main() -> None:
     (ROOT / "docs" / "benchmarks.md").write_text(page(sections))
     if read_results("quality-minilm")[1]:
         draw()
+    for name in networks(pareto.PART):
+        draw_pareto(name, read_results(f"{pareto.PART}-{name}")[1])
 
 
 if __name__ == "__main__":
