@@ -12,8 +12,8 @@ from ._section import Goal, Records, Section, networks, table
 
 PART = "pareto"
 OURS = "tersor"
-NOTE = """Whole files on disk; "coded" is the same numbers behind our lossless coder, a fair baseline for tools that do \
-not code. Brackets are 95 % intervals over the evaluated samples. Linear layers only: those tools leave the rest in \
+NOTE = """Whole files on disk; "coded" is the same numbers behind our lossless coder: a fair baseline for tools that \
+do not code. Brackets are 95 % intervals over the evaluated samples. Linear layers only: those tools leave the rest in \
 float32."""
 
 
