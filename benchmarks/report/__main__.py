@@ -1,10 +1,10 @@
-"""Write docs/benchmarks.md and its pictures: `python -m benchmarks.report`."""
+"""Write docs/benchmarks.md, its pictures and the tables of README: `python -m benchmarks.report`."""
 
 from benchmarks.common import ROOT, read_results
 from benchmarks.figure import draw
 from benchmarks.figure import pareto as draw_pareto
 
-from . import coding, learned, lossless, memory, pareto, quality, rate, second_order, sizes, speed
+from . import coding, learned, lossless, memory, pareto, quality, rate, readme, second_order, sizes, speed
 from ._section import Section, networks, origin, table
 
 MODULES = (  # in the order of the page
@@ -47,6 +47,7 @@ def page(sections: list[Section]) -> str:
 
 
 def main() -> None:
+    readme.README.write_text(readme.updated(readme.README.read_text()))
     sections = [section for module in MODULES for section in module.SECTIONS]
     (ROOT / "docs" / "benchmarks.md").write_text(page(sections))
     if read_results("quality-minilm")[1]:
