@@ -4,7 +4,7 @@ from benchmarks.common import ROOT, read_results
 from benchmarks.figure import draw
 from benchmarks.figure import pareto as draw_pareto
 
-from . import coding, learned, lossless, memory, pareto, quality, rate, readme, second_order, sizes, speed
+from . import coding, learned, lossless, memory, pareto, quality, rate, readme, scaling, second_order, sizes, speed
 from ._section import Section, networks, origin, table
 
 MODULES = (  # in the order of the page
@@ -18,6 +18,7 @@ MODULES = (  # in the order of the page
     speed,
     lossless,
     memory,
+    scaling,
 )
 ABOUT = """Everything here comes from `benchmarks/results/`, written by `benchmarks/run.sh` (its scripts say what \
 exactly is measured); `python -m benchmarks.report` renders this page. The machine is a virtual one that others use \
