@@ -26,16 +26,15 @@ import torch
 from safetensors.numpy import save_file
 
 import tersor
+from benchmarks import baselines
 from benchmarks.common import Results
 from benchmarks.networks import load
 from benchmarks.networks._common import read
 from benchmarks.pareto import peer
-from tersor.coders import Symbols, encode, integer_type
 
 Tensors = dict[str, np.ndarray]
 
 BLOCKS = {"Q8_0": 8.5, "Q5_1": 6.0, "Q4_1": 5.0, "Q4_0": 4.5}
-EMBEDDING_FACTOR = 3
 
 
 class Task(NamedTuple):
@@ -82,46 +81,16 @@ class Point(NamedTuple):
     tensors: Tensors
 
 
-def quantized(name: str, array: np.ndarray) -> bool:
-    return array.dtype == np.float32 and array.ndim >= 2 and array.size >= 256
-
-
-def coded_size(levels: np.ndarray) -> int:
-    """Bytes of levels in our coder."""
-    flat = levels.reshape(-1).astype(np.int32)
-    return encode(Symbols.of(flat, 2**18), integer_type(int(flat.min()), int(flat.max()))).stream.nbytes
-
-
 def global_step(tensors: Tensors, steps: tuple[float, ...]) -> Iterator[Point]:
     """One step for all matrices, a larger one for embeddings."""
     for step in steps:
-        nbytes, out = 0, dict(tensors)
-        for name, array in tensors.items():
-            if not quantized(name, array):
-                nbytes += array.nbytes
-                continue
-            s = np.float32(step * (EMBEDDING_FACTOR if "embed" in name else 1))
-            levels = np.rint(array / s)
-            nbytes += coded_size(levels) + 4
-            out[name] = (levels * s).astype(np.float32)
-        yield Point("one global step", f"step {step}", nbytes, out)
+        yield Point("one global step", f"step {step}", *baselines.global_step(tensors, step))
 
 
 def per_channel(tensors: Tensors) -> Iterator[Point]:
     """A step for every row: its largest weight over the largest level."""
     for bits in (6, 5, 4):
-        nbytes, out, top = 0, dict(tensors), 2 ** (bits - 1) - 1
-        for name, array in tensors.items():
-            if not quantized(name, array):
-                nbytes += array.nbytes
-                continue
-            rows = array.reshape(array.shape[0], -1)
-            steps = (np.abs(rows).max(1, keepdims=True) / top).astype(np.float16).astype(np.float32)
-            steps[steps == 0] = 1
-            levels = np.clip(np.rint(rows / steps), -top, top)
-            nbytes += coded_size(levels) + 2 * len(rows)
-            out[name] = (levels * steps).reshape(array.shape).astype(np.float32)
-        yield Point("per-channel absmax", f"{bits} bits", nbytes, out)
+        yield Point("per-channel absmax", f"{bits} bits", *baselines.per_channel(tensors, bits))
 
 
 def block_formats(tensors: Tensors) -> Iterator[Point]:
@@ -130,7 +99,7 @@ def block_formats(tensors: Tensors) -> Iterator[Point]:
         nbytes, out, number = 0, dict(tensors), gguf.GGMLQuantizationType[kind]
         for name, array in tensors.items():
             rows = array.reshape(array.shape[0], -1) if array.ndim >= 2 else array
-            if not quantized(name, array) or rows.shape[1] % 32:
+            if not baselines.quantized(array) or rows.shape[1] % 32:
                 nbytes += array.nbytes
                 continue
             blocks = gguf.quantize(rows, number)
