@@ -22,6 +22,8 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _LEGACY_PROTOCOL = 1001
 _CHUNK = 1 << 20
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, RuntimeError)
+"""What zipfile raises for damaged archives, and for compression that it does not know."""
 _DAMAGED = "the file is truncated or damaged: get it again"
 
 
@@ -102,14 +104,7 @@ class ZipArchive:
         try:
             with file.path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
                 self._open(archive)
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            NotImplementedError,
-            EOFError,
-            OSError,
-            RuntimeError,
-        ) as error:
+        except _UNREADABLE as error:
             raise self._damaged(str(error)) from error
 
     def _open(self, archive: zipfile.ZipFile) -> None:
@@ -208,14 +203,7 @@ class ZipArchive:
                     done += len(chunk)
                 if done == nbytes == info.file_size:
                     member.read(1)  # at its end, zipfile compares the checksum
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            NotImplementedError,
-            EOFError,
-            OSError,
-            RuntimeError,
-        ) as error:
+        except _UNREADABLE as error:
             raise self._damaged(f"{info.filename}: {error}") from error
         if done < nbytes:
             raise self._damaged(f"{info.filename} ends early")
