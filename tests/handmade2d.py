@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from handmade import LEAF, Bits, Coder, Stream, Table, Tensor, Values, coded, narrowed, plain, raw_stream, varint
 
+from tersor.coders import adaptive
+
 # -- section 6.4: tables by row and column
 # ---------------------------------------------------------------------------
 
@@ -146,3 +148,16 @@ def scaled_tensor(
         d = (b * column_steps).astype(np.float32) * row_steps
     signed = np.where(wide == 0, np.float32(0), np.where(wide < 0, -d, d)).astype(np.float32)
     return Tensor(name, dtype, levels.shape, narrowed(signed, dtype), op, parameters, tuple(streams))
+
+
+# -- section 6.5: adaptive models
+# ---------------------------------------------------------------------------
+
+
+def slow_to_decode(chunks: int) -> Tensor:
+    """Chunks of 2^20 symbols that take eleven decisions each and, once these are learned, hardly a byte."""
+    count = chunks * 2**20
+    plan = adaptive.Plan(1, chunk=2**20)
+    piece = plan.encode(0, np.full(2**20, 15, np.int32))
+    levels = Stream("adaptive", "u8", count, (plan.prelude, *(piece,) * chunks), 2**20)
+    return Tensor("w", "U8", (count,), bytes([15]) * count, "raw", {"planes": 1}, (levels,))

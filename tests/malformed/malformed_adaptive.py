@@ -49,3 +49,4 @@ def all_files() -> Made:
     wide[5, 5] = 200
     yield "adaptive-value-outside-i8", "stream_range", hm.assemble(_tensor("i8", wide))
     yield "adaptive-value-outside-i16", "stream_range", hm.assemble(_tensor("i16", wide * 1000))
+    yield "limit-adaptive-257-chunks", "limit", hm.assemble(h2.slow_to_decode(257), minor=1)

@@ -159,7 +159,9 @@ FILES: dict[str, Callable[[], bytes]] = {
     "wide levels in zstd frames": lambda: hm.assemble(wide_levels()),
     "steps of 16 million rows": lambda: hm.assemble(*(tall(f"w{k}") for k in range(3))),
     "steps of 6 million columns": lambda: hm.assemble(*(wide(f"w{k}", 6 * CHUNK) for k in range(3)), minor=1),
-    "planes by adaptive models": lambda: hm.assemble(eight_planes("w", mixed(20 * hm.LEAF)), minor=1),
+    "planes by adaptive models": lambda: hm.assemble(
+        eight_planes("w", mixed(20 * hm.LEAF)), meta={"worth": np.random.default_rng(0).bytes(80_000)}, minor=1
+    ),
     "many tensors by adaptive models": lambda: hm.assemble(
         *(eight_planes(f"w{k}", mixed(1000)) for k in range(60)), minor=1
     ),

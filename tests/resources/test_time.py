@@ -52,6 +52,7 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "a product that wraps": lambda: claim("F64", [2**32, 2**32], stream(0, [])),
     "64 GB and a byte": lambda: claim("U8", [2**36 + 1], stream(2**36 + 1, [])),
     "512 MB, each chunk of which takes 6 bytes": lambda: hm.assemble(zeros(2**29)),
+    "2 million symbols of the slowest coder": lambda: hm.assemble(h2.slow_to_decode(2), minor=1),
     "a piece of 2^62 bytes": lambda: claim("U8", [2**20], stream(2**20, [2, 2**62])),
     "a prelude of 2^62 bytes": lambda: claim("U8", [2**20], stream(2**20, [2**62, 6])),
     "sizes that add up to 2^64": lambda: claim("U8", [2**22], stream(2**22, [2**62] * 4, "raw")),
@@ -149,6 +150,16 @@ def test_time_grows_with_the_manifest_and_no_faster() -> None:
             tersor.verify(data)
 
     assert fastest(refused) < 1.0
+
+
+def test_slow_symbols_are_few() -> None:
+    """As many of the slowest ones as a tiny file may have; more if the caller allows it."""
+    data = hm.assemble(h2.slow_to_decode(1), minor=1)
+    assert len(data) < 300
+    assert fastest(lambda: tersor.verify(data)) < 1.0
+    data = hm.assemble(h2.slow_to_decode(2), minor=1)
+    with tersor.open(data, limits=tersor.Limits(adaptive_expansion=2**13)) as file:
+        file.verify()
 
 
 def many_tables(tensors: int) -> bytes:

@@ -206,6 +206,18 @@ def test_streams_use_it_when_asked() -> None:
     assert np.array_equal(decoded, levels.reshape(-1))
 
 
+def test_streams_of_next_to_nothing_take_a_faster_coder() -> None:
+    """A reader may refuse what decodes slowly and takes no room."""
+    levels = np.zeros((1024, 1024), np.int32)
+    levels[::64, :8] = 1
+    coded = encode(Symbols.of(levels, adaptive.CHUNK, 1024, slow=True), "i8")
+    assert coded.stream.coder != "adaptive"
+    assert (
+        len(plan(lambda _: levels.reshape(-1), levels.size, adaptive.CHUNK, 1024, 0).piece(0, levels.reshape(-1)))
+        < coded.stream.nbytes
+    )
+
+
 values32 = st.integers(LOWEST, HIGHEST) | st.integers(-5, 5) | st.sampled_from([LOWEST, HIGHEST, 0])
 layouts = st.integers(1, 300).flatmap(
     lambda columns: st.builds(

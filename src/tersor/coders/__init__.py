@@ -12,6 +12,7 @@ from tersor import _core
 from tersor.coders import adaptive, rans, rans2d, zstd
 from tersor.coders.pieces import Pieces
 from tersor.format.layout import LEAF, checksum
+from tersor.format.limits import Limits
 from tersor.format.manifest import INTEGER_TYPES, Stream
 
 Integers = npt.NDArray[np.int32]
@@ -91,7 +92,7 @@ def encode(symbols: Symbols, kind: str, histograms: list[rans.Histogram] | None 
     if symbols.slow:
         mixed = adaptive.plan(symbols.values, symbols.count, symbols.chunk, symbols.row_length, symbols.kernel)
         encoded = _encoded("adaptive", symbols, kind, _coded(mixed, symbols))
-        if encoded.stream.nbytes < limit:
+        if symbols.count / Limits.adaptive_expansion <= encoded.stream.nbytes < limit:
             return encoded
     if _zstd_looks_better(symbols, kind, limit):
         encoded = _encoded("zstd", symbols, kind, (zstd.pack(_plain(v, kind)) for v in symbols))

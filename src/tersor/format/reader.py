@@ -72,6 +72,8 @@ class TensorFile(Mapping[str, Array]):
             raise FormatError("sizes", f"the streams end at byte {end:,}, the file at {self.header.file_size:,}")
         decoded = sum(e.nbytes for e in manifest.entries if e.tie is None)
         self.limits.check_decoded("the decoded size", decoded, self.header.file_size)
+        slow = sum(s.count for e in manifest.entries for step in e.chain for s in step.streams if s.coder == "adaptive")
+        self.limits.check_adaptive(slow, self.header.file_size)
         return manifest
 
     @contextmanager
