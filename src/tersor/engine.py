@@ -65,7 +65,8 @@ def compress(
     Tensors with NaN or infinite weights are kept bit for bit and named in the
     report, or refused (`nonfinite="fail"`).
 
-    A run that is killed leaves its work in a hidden folder beside `output`; with `resume` it goes on from there.
+    A run that is killed, or fails for another reason than its budget, leaves its work in a hidden folder beside
+    `output`, `.NAME.journal`; with `resume` it goes on from there, without it begins anew.
     `dry_run` plans and predicts but writes nothing. Raises `SourceError`, `BudgetError` (with what can be reached),
     `OutputError`, or `CalibrationError`.
     """

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tersor.encoded import Distortion, Encoded
-from tersor.errors import FormatError, OutputError
+from tersor.errors import BudgetError, FormatError, OutputError
 from tersor.format.layout import checksum
 from tersor.format.limits import Limits
 from tersor.format.manifest import Entry, Manifest
@@ -61,7 +61,10 @@ class StoredUnit:
 
 
 class Journal:
-    """The work folder beside an output; see the module's description. Closed, or left by its process, it stays."""
+    """The work folder beside an output; see the module's description.
+
+    Closed, or left by its process, it stays. A job whose budget cannot be reached would only fail again: it leaves none.
+    """
 
     def __init__(self, output: Path, job: str, *, resume: bool) -> None:
         self.folder = output.with_name(f".{output.name}.journal")
@@ -189,4 +192,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if isinstance(error, BudgetError):
+            self.remove()
+        else:
+            self.close()

@@ -318,7 +318,7 @@ def test_unreachable_ratio_says_what_can_be_reached(model: Arrays, tmp_path: Pat
     with pytest.raises(BudgetError, match="cannot be reached") as caught:
         tersor.compress(model, tmp_path / "m.tsr", ratio=5000, dry_run=dry_run)
     found = re.search(r"([\d,]+) bytes \(([\d.]+)x\)", caught.value.remedy)
-    assert found is not None and not (tmp_path / "m.tsr").exists()
+    assert found is not None and os.listdir(tmp_path) == []
     smallest, ratio = int(found[1].replace(",", "")), float(found[2])
     assert ratio == pytest.approx(model_bytes(model) / smallest, rel=0.05) and ratio < 5000
     if not dry_run:  # and it can
@@ -329,7 +329,7 @@ def test_lossless_tensors_alone_cannot_be_made_small(tmp_path: Path) -> None:
     arrays = {"n": np.random.default_rng(0).integers(0, 2**62, 10_000)}
     with pytest.raises(BudgetError, match="cannot be reached"):
         tersor.compress(arrays, tmp_path / "m.tsr", ratio=8)
-    assert list(tmp_path.glob("*.tsr")) == []
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(

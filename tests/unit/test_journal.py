@@ -11,7 +11,7 @@ import pytest
 from helpers import array_unit
 
 from tersor.encoded import Distortion, Encoded
-from tersor.errors import OutputError
+from tersor.errors import BudgetError, OutputError, TersorError
 from tersor.journal import Journal
 from tersor.methods import keep
 
@@ -46,6 +46,17 @@ def test_it_lives_hidden_beside_the_output(tmp_path: Path) -> None:
     opened.remove()
     opened.remove()
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "left"), [(BudgetError("too small"), []), (OutputError("no space"), [".m.tsr.journal"])], ids=repr
+)
+def test_work_for_a_budget_that_cannot_be_reached_is_of_no_use(
+    tmp_path: Path, error: TersorError, left: list[str]
+) -> None:
+    with pytest.raises(type(error)), journal(tmp_path):
+        raise error
+    assert os.listdir(tmp_path) == left
 
 
 @pytest.mark.parametrize(("job", "resume"), [("another", True), ("job", False)])
