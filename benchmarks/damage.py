@@ -1,6 +1,6 @@
 """Damage to files: everything must be found, nothing may crash, nothing may pass in silence.
 
-    python -m benchmarks.damage                   all of it, about half an hour; writes results/damage.jsonl
+    python -m benchmarks.damage                   all of it, about a quarter of an hour; writes results/damage.jsonl
     python -m benchmarks.damage --only large      one part (golden, large or peers); what is known of the others stays
     python -m benchmarks.damage --page            only writes docs/damage.md from the results, those of
                                                   benchmarks.kills and benchmarks.verification too
@@ -29,6 +29,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,11 +38,12 @@ import numpy as np
 
 import tersor
 from benchmarks import kills, verification
-from benchmarks.common import PEERS, ROOT, Results, read_results
+from benchmarks.common import PEERS, ROOT, Results, commit, read_results
 from benchmarks.peers import damage_peer
 from tersor.errors import FormatError
 from tersor.format import reader
 from tersor.format.layout import HEADER_SIZE
+from tersor.format.manifest import Manifest
 from tersor.format.reader import TensorFile
 
 GOLDEN = ROOT / "tests" / "golden" / "files"
@@ -116,6 +118,11 @@ def verify(data: bytes | bytearray, size: int | None = None) -> None:
         file.verify()
 
 
+def remember_manifests() -> None:
+    """Parse a manifest that has not changed once, not for every damage behind it: that took most of the time."""
+    Manifest.unpack = staticmethod(lru_cache(maxsize=1)(Manifest.unpack))
+
+
 def golden_truncations(names: list[str]) -> dict[str, Any]:
     tally = Tally()
     for name in names:
@@ -138,6 +145,7 @@ def golden_forged(names: list[str]) -> dict[str, Any]:
     What is silent here has the same weights, or the digest would differ.
     """
     reader.checksum = lambda data: Forged()
+    remember_manifests()
     tally = Tally()
     for name in names:
         data = bytearray((GOLDEN / name).read_bytes())
@@ -152,6 +160,7 @@ def golden_forged(names: list[str]) -> dict[str, Any]:
 
 
 def golden_flips(names: list[str]) -> dict[str, Any]:
+    remember_manifests()
     tally = Tally()
     for name in names:
         data = bytearray((GOLDEN / name).read_bytes())
@@ -252,9 +261,9 @@ def apart(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any
     """Run in a process of its own, whose death is a result too."""
     with ProcessPoolExecutor(1) as pool:
         try:
-            return {"crashes": 0} | pool.submit(work, *arguments).result()
+            return {"commit": commit(), "crashes": 0} | pool.submit(work, *arguments).result()
         except Exception as error:
-            return {"crashes": 1, "error": repr(error)}
+            return {"commit": commit(), "crashes": 1, "error": repr(error)}
 
 
 def model_file() -> Path:
@@ -315,7 +324,7 @@ def peer_campaign(results: Results, folder: Path) -> None:
             [*script, str(PEER_ATTACKS), str(PEER_SECONDS)], cwd=folder, capture_output=True, text=True, check=False
         )
         for line in run.stdout.splitlines():
-            results.add(target="peers", **json.loads(line))
+            results.add(target="peers", commit=commit(), **json.loads(line))
         if run.returncode != 0:
             print(f"{tool} failed: {run.stderr[-500:]}", file=sys.stderr)
 
@@ -345,11 +354,7 @@ def _lines(origin: dict[str, Any], records: list[dict[str, Any]]) -> Iterator[st
         if r.get("error"):
             yield f"| {r['target']} | {r['damage']} | the process died: {r['error']} | | | | | {r['crashes']} | |"
             continue
-        what = (
-            f"{r['files']} {r.get('which', 'golden files')}"
-            if r["target"] == "golden"
-            else f"{r['file']}, {r['bytes'] / 1e6:.1f} MB"
-        )
+        what = f"{r['files']} golden files" if r["target"] == "golden" else f"{r['file']}, {r['bytes'] / 1e6:.1f} MB"
         found = r["attempts"] - r["silent"] - r["other_exceptions"] - r.get("same_weights", 0)
         yield (
             f"| {what} | {r['damage']} | {r['attempts']:,} | {found:,} | {r.get('same_weights', 0):,} | {r['silent']} "
@@ -386,9 +391,10 @@ def _lines(origin: dict[str, Any], records: list[dict[str, Any]]) -> Iterator[st
             yield from tell(measured, found)
     yield "## How damage was measured\n"
     packages = ", ".join(f"{name} {version}" for name, version in origin["packages"].items())
+    commits = ", ".join(dict.fromkeys(r["commit"] for r in records))
     yield (
         f"`python -m benchmarks.damage` on {origin['cpu']} with {origin['cores']} cores, Python {origin['python']}, "
-        f"{packages}; commit {origin['commit']}, {origin['date']}. The machine was busy.\n"
+        f"{packages}; commit {commits}, {origin['date']}. The machine was busy.\n"
         "Raw figures: [benchmarks/results/damage.jsonl](../benchmarks/results/damage.jsonl).\n"
         "Every truncation of the golden files and the flips of the smaller ones are also part of `make test`."
     )

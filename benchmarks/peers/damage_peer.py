@@ -83,13 +83,13 @@ def truncate(data: bytes, rng: random.Random) -> bytes:
 
 
 def insert(data: bytes, rng: random.Random) -> bytes:
-    at = rng.randint(0, len(data))
-    return data[:at] + rng.randbytes(rng.randint(1, 64)) + data[at:]
+    view, at = memoryview(data), rng.randint(0, len(data))
+    return b"".join((view[:at], rng.randbytes(rng.randint(1, 64)), view[at:]))
 
 
 def delete(data: bytes, rng: random.Random) -> bytes:
-    at = rng.randrange(len(data))
-    return data[:at] + data[at + rng.randint(1, 64) :]
+    view, at = memoryview(data), rng.randrange(len(data))
+    return b"".join((view[:at], view[at + rng.randint(1, 64) :]))
 
 
 OTHER_LENGTH = (truncate, insert, delete)

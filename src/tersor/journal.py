@@ -1,7 +1,8 @@
 """The work folder of a compression: what is done stays done when the run is killed.
 
-Every finished unit is one file, named by what it depends on and written atomically; every measured size is one line
-of a log. A run that resumes finds them and goes on. The folder belongs to one job (source, recipe, budget, version);
+Every unit is one file, named by what it depends on and written atomically by the thread that made it, the moment it is
+finished; every measured size is one line of a log. A run that resumes finds them and goes on: what a killed one loses
+is the one unit that each of its workers had in hand. The folder belongs to one job (source, recipe, budget, version);
 another job never reads it, and no two processes work in it at the same time.
 """
 
@@ -63,7 +64,7 @@ class StoredUnit:
 class Journal:
     """The work folder beside an output; see the module's description.
 
-    Closed, or left by its process, it stays. A job whose budget cannot be reached would only fail again: it leaves none.
+    Closed, or left by its process, it stays. A job whose budget cannot be reached leaves none: it would fail again.
     """
 
     def __init__(self, output: Path, job: str, *, resume: bool) -> None:
