@@ -23,6 +23,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import golden2d  # noqa: E402
 import golden_adaptive  # noqa: E402
+import golden_corners  # noqa: E402
 import handmade as hm  # noqa: E402
 import handmade2d as h2  # noqa: E402
 
@@ -469,7 +470,7 @@ def container_files() -> Made:
 
 def newer_files() -> Made:
     """What format 1.1 added."""
-    for group in (golden2d.coder_items, golden2d.op_items, golden_adaptive.items):
+    for group in (golden2d.coder_items, golden2d.op_items, golden_adaptive.items, golden_corners.items):
         for name, items in group():
             yield name, partial(_newer, items)
 

@@ -93,6 +93,7 @@ def test_every_corner_of_the_format_is_there() -> None:
                         seen[step.op, "chunks", min(2, step.streams[0].chunks)] += 1
                         seen["values", len(step.parameters.get("values", b"")) // 4] += 1
                     for stream in step.streams:
+                        seen[step.op, stream.coder, entry.dtype] += 1
                         seen[stream.coder, stream.type] += 1
                         seen[stream.coder, "chunks", stream.chunks] += 1
                         seen["count", stream.count] += 1
@@ -115,7 +116,9 @@ def test_every_corner_of_the_format_is_there() -> None:
                 seen["last row is short", stream.length % len(columns) > 0] += 1
                 seen["classes", min(max(rows), 1), min(max(columns), 1)] += 1
     wanted: list[Any] = [("raw", dtype, planes) for dtype, width in WORDS.items() for planes in range(width + 1)]
-    wanted += [("uniform", dtype, None) for dtype in ("F32", "F16", "BF16", "F64")]
+    coders, floats = ("raw", "zstd", "rans", "rans2d", "adaptive"), ("F32", "F16", "BF16", "F64")
+    wanted += [("raw", coder, dtype) for coder in coders for dtype in WORDS]
+    wanted += [("uniform", dtype, None) for dtype in floats]
     wanted += [("coding", lanes, precision) for lanes in (1, 2, 4, 8, 16, 32) for precision in range(8, 16)]
     wanted += [(coder, kind) for coder in ("rans", "raw", "zstd") for kind in ("u8", "i8", "i16", "i32")]
     wanted += [("rank", n) for n in (*range(9), 32)] + [("low", n) for n in range(9)]
@@ -124,9 +127,12 @@ def test_every_corner_of_the_format_is_there() -> None:
     wanted += [("chunk", n) for n in (65536, 131072, 2**20)] + [("alphabet", n) for n in (1, 2, 255, 256, 4096)]
     wanted += [("lowest", n) for n in (-(2**30), 2**30)] + [("minor", 7), ("tie", True), ("whole", True)]
     ops = ("uniform2d", "companded", "trellis")
-    wanted += [(op, dtype, None) for op in ops for dtype in ("F32", "F16", "BF16", "F64")]
+    wanted += [(op, coder, dtype) for op in ("uniform", *ops) for coder in coders for dtype in floats]
+    wanted += [(op, dtype, None) for op in ops for dtype in floats]
     wanted += [("scales", op, k, m) for op in ops for k in (1, 2) for m in (1, 2)] + [("scales of", 256)]
-    wanted += [(op, "rank", n) for op in ops for n in range(1, 6)] + [(op, "chunks", n) for op in ops for n in (1, 2)]
+    wanted += [(op, "rank", n) for op in ops for n in (*range(1, 6), 8)] + [
+        (op, "chunks", n) for op in ops for n in (1, 2)
+    ]
     wanted += [("values", n) for n in (1, 4096)] + [("rans2d", kind) for kind in ("u8", "i8", "i16", "i32")]
     wanted += [("classed", lanes, precision) for lanes in (1, 2, 4, 8, 16, 32) for precision in range(8, 14)]
     wanted += [("packed", n, fits) for n in (8, 11, 12, 13) for fits in (False, True)]
@@ -152,6 +158,6 @@ def _preludes(data: bytes) -> Any:
     """Of the coder with tables by row and column."""
     for name, tensor in reference.read_manifest(data):
         for stream in tensor.streams if name == tensor.name else ():
-            if stream.coder == "rans2d":
+            if stream.coder == "rans2d" and stream.length:
                 piece = data[stream.start : stream.start + stream.sizes[0]]
                 yield stream, reference.read_prelude(piece, stream.length)
