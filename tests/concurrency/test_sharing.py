@@ -1,4 +1,8 @@
-"""One open file, many readers: threads, processes after a fork, interpreters without a global lock."""
+"""One open file, many readers: threads, processes after a fork, interpreters without a global lock.
+
+On free-threaded Python: `python3.13t -m venv V && V/bin/pip install . pytest hypothesis && V/bin/python -m pytest
+tests/concurrency` (the last test is skipped elsewhere).
+"""
 
 from __future__ import annotations
 

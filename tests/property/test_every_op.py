@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +20,7 @@ from reference import reference
 
 import tersor
 from tersor import _core
+from tersor.calibration.statistics import Statistics
 from tersor.coders import CORE_TYPES, rans
 from tersor.errors import BudgetError
 from tersor.format.dtypes import to_numpy
@@ -184,11 +185,17 @@ def test_no_chunk_needs_more_than_its_bound(count: int, kind: str, lanes: int, s
 # -- methods ----------------------------------------------------------------------------------------------------------
 
 
+layers = (
+    st.lists(st.integers(1, 12), min_size=2, max_size=8)
+    .map(tuple)
+    .filter(lambda shape: math.prod(shape) <= 2000 and math.prod(shape[1:]) <= 150)
+)
+
+
 @st.composite
 def weight_units(draw: st.DrawFn) -> tuple[str, npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
     """Finite weights of every float type, with zeros of either sign; their values and their bytes."""
-    dtype = draw(st.sampled_from(sorted(FLOATS)))
-    shape = tuple(draw(st.lists(st.integers(1, 12), min_size=2, max_size=5)))
+    dtype, shape = draw(st.sampled_from(sorted(FLOATS))), draw(layers)
     rng = np.random.default_rng(draw(seeds))
     values = rng.standard_t(3, shape) * 10.0 ** draw(st.integers(-3, 1))
     values = np.clip(np.where(rng.random(shape) < draw(st.sampled_from([0.0, 0.3])), -0.0, values), -60_000, 60_000)
@@ -200,28 +207,37 @@ def weight_units(draw: st.DrawFn) -> tuple[str, npt.NDArray[np.float64], npt.NDA
     return dtype, to_numpy(data, dtype, shape).astype(np.float64), data
 
 
-def without_samples(method: type[Any]) -> Any:
-    """The method, with no statistics where it would have them, and the fewest iterations where there are any."""
+def bound(method: type[Any], statistics: Mapping[str, Statistics]) -> Any:
+    """The method, with these statistics where it takes any, and the fewest iterations where there are any."""
     settings_of_it = method(**{f.name: 2 for f in fields(method) if f.name == "iterations"})
-    return settings_of_it.bind({}) if isinstance(settings_of_it, Calibrated) else settings_of_it
+    return settings_of_it.bind(statistics) if isinstance(settings_of_it, Calibrated) else settings_of_it
 
 
-every_method = pytest.mark.parametrize(
-    "method", [partial(without_samples, m) for m in METHODS], ids=[m.name for m in METHODS]
-)
+def learned(shape: tuple[int, ...], seed: int) -> Statistics:
+    """As samples might give them: inputs of any scale and rank, outputs of which some do not matter."""
+    rng, fan_in = np.random.default_rng(seed), math.prod(shape[1:])
+    inputs = rng.standard_normal((rng.integers(1, 2 * fan_in + 2), fan_in)) * np.exp2(rng.normal(0, 3, fan_in))
+    covariance = (inputs.T @ inputs / len(inputs)).astype(np.float32)
+    return Statistics(covariance[None], rng.exponential(1e-3, shape[0]) * rng.integers(0, 2, shape[0]))
+
+
+every_method = pytest.mark.parametrize("method", METHODS, ids=[m.name for m in METHODS])
 
 
 @every_method
-@given(weight_units(), st.integers(-13, -3))
+@given(weight_units(), st.integers(-13, -3), st.booleans(), seeds)
 @settings(max_examples=60)
 def test_every_method_tells_the_distortion_that_a_reader_will_see(
-    method: Any, unit: tuple[str, npt.NDArray[np.float64], npt.NDArray[np.uint8]], exponent: int
-) -> None:
-    """On every float type: the file decodes, to finite weights, with the error that was reported."""
+    method: type[Any], unit: tuple[str, npt.NDArray[np.float64], npt.NDArray[np.uint8]], exponent: int,
+    informed: bool, seed: int,
+) -> None:  # fmt: skip
+    """On every float type, with statistics and without: the file decodes, to finite weights, with the error that was
+    reported."""
     dtype, values, data = unit
     source = unit_of("w.weight", dtype, values.shape, data)
-    assume(method().sample(source, data, 2**18) is not None)
-    encoded = method().encode(source, data, 10.0**exponent)
+    found = bound(method, {"w.weight": learned(values.shape, seed)} if informed else {})
+    assume(found.sample(source, data, 2**18) is not None)
+    encoded = found.encode(source, data, 10.0**exponent)
     with tersor.open(container(encoded), workers=1) as file:
         decoded = file["w.weight"].astype(np.float64)
         assert file.entry("w.weight").dtype == dtype and decoded.shape == values.shape
@@ -233,7 +249,7 @@ def test_every_method_tells_the_distortion_that_a_reader_will_see(
 @every_method
 @given(st.sampled_from(sorted(FLOATS)), seeds, st.integers(1, 3))
 @settings(max_examples=8)
-def test_every_method_keeps_what_is_not_finite(method: Any, dtype: str, seed: int, rank: int) -> None:
+def test_every_method_keeps_what_is_not_finite(method: type[Any], dtype: str, seed: int, rank: int) -> None:
     """One NaN with a payload in a tensor that would be quantized: all its bits are kept, the others fit the budget."""
     rng = np.random.default_rng(seed)
     side = math.ceil(SMALLEST ** (1 / max(rank, 2))) + 1
@@ -254,7 +270,7 @@ def test_every_method_keeps_what_is_not_finite(method: Any, dtype: str, seed: in
         model["odd.weight"] = (dtype, shape, odd.tobytes())
         source = save_raw_safetensors(Path(folder) / "m.safetensors", model)
         try:
-            report = tersor.compress(source, path, ratio=1.5, method=method(), workers=1)
+            report = tersor.compress(source, path, ratio=1.5, method=bound(method, {}), workers=1)
         except BudgetError:
             assert not path.exists()
             return
