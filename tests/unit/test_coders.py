@@ -112,6 +112,27 @@ def test_a_chunk_of_noise_among_others_is_stored_as_it_is() -> None:
     assert len(encoded.pieces[2]) == 1 + LEAF
 
 
+def test_rare_inner_values_are_patches_where_that_is_cheaper() -> None:
+    values = np.repeat(np.arange(0, 4000, 40, dtype=np.int32), 2**14)
+    values[:: 2**12] = np.arange(400) * 10 + 1  # once each, between the others
+    RNG.shuffle(values)
+    encoded = check(values, "i16", 2**18)
+    histogram = rans.Histogram.of(values)
+    table = rans.fit(histogram)
+    assert np.count_nonzero(table.frequencies) == 100 < np.count_nonzero(histogram.counts)
+    assert encoded.stream.nbytes < 1.004 * histogram.entropy_bits / 8
+
+
+def test_a_histogram_without_low_bits() -> None:
+    values = RNG.integers(-1000, 900, 10_000).astype(np.int32)
+    for low in (0, 1, 5):
+        high, rest = rans.Histogram.of(values).split(low)
+        for split, part in ((high, values >> low), (rest, values & ((1 << low) - 1))):
+            direct = rans.Histogram.of(part)
+            assert (split.lowest, split.total) == (direct.lowest, direct.total)
+            assert np.array_equal(split.counts, direct.counts)
+
+
 def test_lanes_grow_with_the_chunks() -> None:
     short = check(SKEWED[:500], "i8").pieces[0]
     long = check(np.resize(SKEWED, 2**20), "i8", 2**20).pieces[0]

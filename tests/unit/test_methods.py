@@ -92,6 +92,16 @@ def test_fine_steps_split_the_levels() -> None:
     assert np.abs(decoded - W).max() <= 1e-5
 
 
+def test_levels_are_split_where_columns_can_then_have_classes() -> None:
+    rng = np.random.default_rng(0)
+    columns = np.where(np.arange(64) % 2, 1.0, 100.0)
+    matrix = (rng.standard_normal((32768, 64)) * columns).astype(np.float32)
+    unit = array_unit("fc.weight", matrix)
+    encoded = Nearest().encode(unit, unit.load(), 1e-8)  # one stream of more levels than classes are made for
+    (step,) = encoded.entry.chain
+    assert step.parameters["low"] > 0 and step.streams[0].coder == "rans2d"
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype", "expected"),
     [

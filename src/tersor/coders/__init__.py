@@ -45,6 +45,7 @@ class Symbols:
     row_length: int = 0  # symbols in a row, where rows and columns may differ in scale; 0 where there are none
     kernel: int = 0  # positions of a convolution's kernel, which recur within a row; 0 where there is none
     slow: bool = False  # the coder `adaptive` may be used
+    fast: bool = False  # bytes beside streams so large that the lanes that decode fastest do not count
 
     @classmethod
     def of(
@@ -87,7 +88,7 @@ def encode(symbols: Symbols, kind: str, histograms: list[rans.Histogram] | None 
         return EncodedStream(Stream("raw", kind, 0, symbols.chunk, (), ()), ())
     if histograms is None:
         histograms = [rans.Histogram.of(symbols.values(k)) for k in range(symbols.chunks)]
-    plan = rans.plan(histograms, verbatim=kind == "u8")
+    plan = rans.plan(histograms, verbatim=kind == "u8", fast=symbols.fast)
     limit = min(plan.nbytes, symbols.count * INTEGER_TYPES[kind])
     if symbols.slow:
         mixed = adaptive.plan(symbols.values, symbols.count, symbols.chunk, symbols.row_length, symbols.kernel)

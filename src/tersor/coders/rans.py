@@ -6,6 +6,7 @@ tables; the coding itself is native.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -35,7 +36,7 @@ LEAST_SAVING = 0.002
 VERBATIM = 255
 WIDEST = 65536
 """Most values a histogram lists."""
-PATCH_BITS = 44.0
+PATCH_BITS = 40.0
 """Rough price of a value outside the table: position and value."""
 
 
@@ -67,6 +68,16 @@ class Histogram(NamedTuple):
             if first < last:
                 counts[first - lowest : last - lowest] += part.counts[first - part.lowest : last - part.lowest]
         return Histogram(lowest, counts, self.total + other.total)
+
+    def split(self, low: int) -> tuple[Histogram, Histogram]:
+        """Those of the listed values without their `low` lowest bits, and of these bits alone."""
+        values = np.arange(self.lowest, self.lowest + self.counts.size)
+        high, rest = values >> low, values & ((1 << low) - 1)
+        first = int(high[0]) if high.size else 0
+        return (
+            Histogram(first, np.bincount(high - first, self.counts).astype(np.uint64), self.total),
+            Histogram(0, np.bincount(rest, self.counts).astype(np.uint64), self.total),
+        )
 
     @property
     def entropy_bits(self) -> float:
@@ -128,7 +139,8 @@ def fit(histogram: Histogram, precisions: tuple[int, ...] = PRECISIONS) -> Table
     """The table that codes `histogram`, itself included, in the fewest bytes.
 
     Searched: which rare outer values become patches, and the precision of the frequencies; in large streams of few
-    different symbols one after the other, for there they hardly depend on each other.
+    different symbols one after the other, for there they hardly depend on each other. Inner values become patches
+    where that costs less than the least frequency, which is taken from all others.
     """
     windows = _windows(histogram)
     best: tuple[float, Table] | None = None
@@ -151,7 +163,11 @@ def _priced(
     histogram: Histogram, precision: int, lowest: int, counts: npt.NDArray[np.uint64], depth: int
 ) -> tuple[float, Table] | None:
     """A table and what it costs, in bytes and in the time that decoding takes; None if the symbols are too many."""
-    frequencies = _core.round_table(counts, precision)
+    least = histogram.total / math.log(2) / 2**precision / (PATCH_BITS - precision)
+    counts = np.where(counts >= min(least, counts.max()), counts, 0)
+    used = np.flatnonzero(counts)
+    lowest += int(used[0])
+    frequencies = _core.round_table(np.ascontiguousarray(counts[used[0] : used[-1] + 1]), precision)
     if frequencies is None:
         return None
     table = Table(precision, lowest, frequencies)
@@ -179,7 +195,7 @@ def _windows(histogram: Histogram) -> list[tuple[int, npt.NDArray[np.uint64]]]:
             windows[first, last] = None
     if not windows:
         return [(0, np.ones(1, np.uint64))]
-    return [(histogram.lowest + a, np.ascontiguousarray(counts[a:b])) for a, b in windows]
+    return [(histogram.lowest + a, counts[a:b]) for a, b in windows]
 
 
 def _densest(counts: npt.NDArray[np.uint64]) -> int:
@@ -211,7 +227,7 @@ class Plan:
         return _core.encode_chunk(values, self.native, table)
 
 
-def plan(histograms: list[Histogram], *, verbatim: bool = False) -> Plan:
+def plan(histograms: list[Histogram], *, verbatim: bool = False, fast: bool = False) -> Plan:
     """Choose tables for a stream from the histograms of its chunks.
 
     One table for all chunks is the start; a chunk whose own table saves more than it costs gets one, later chunks
@@ -239,7 +255,7 @@ def plan(histograms: list[Histogram], *, verbatim: bool = False) -> Plan:
             choice.append(best)
             bits.append(costs[best])
     tables, choice = _drop_unused(tables, choice)
-    lanes = lanes_for(max(bits) / 8, fast=verbatim)
+    lanes = lanes_for(max(bits) / 8, fast=fast)
     head = prelude(tables, lanes)
     coded = sum(c != VERBATIM for c in choice)
     size = len(head) + sum(bits) / 8 + 2 * len(choice) + coded * (2 + 2 * lanes)
@@ -254,7 +270,7 @@ def _drop_unused(tables: list[Table], choice: list[int]) -> tuple[list[Table], l
 
 def lanes_for(payload: float, *, fast: bool = False) -> int:
     """Lanes for chunks of so many bytes: each costs 3 bytes, kept below 0.1 %; at most 32, which decode fastest."""
-    if fast and payload >= 2**14:  # the chunks of byte planes: beside incompressible ones the lanes do not count
+    if fast and payload >= 2**14:
         return 32
     lanes = 1
     while lanes < 32 and 6000 * lanes <= payload:

@@ -13,7 +13,7 @@ over layers, so that each tensor's step is stretched by the gain that undoes it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
@@ -21,11 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tersor import _core
-from tersor.coders import Symbols, integer_type
-from tersor.coders.rans import MAX_ALPHABET, Histogram
+from tersor.coders import EncodedStream, Symbols, integer_type
+from tersor.coders.rans import MANY, MAX_ALPHABET, PRECISIONS, Histogram, fit, merge
+from tersor.coders.rans2d import WIDEST
 from tersor.encoded import Distortion, Encoded, seal
 from tersor.format.dtypes import DTYPES, Bytes, view_floats, widen_bf16
 from tersor.format.layout import MAX_CHUNK
+from tersor.format.manifest import Step
 from tersor.methods import keep
 from tersor.ops import uniform
 from tersor.sources import Unit, role
@@ -105,19 +107,21 @@ class Nearest:
             original = to_float32(data[start : start + out.size], unit.dtype)
             return Distortion.between(original, to_float32(out, unit.dtype))
 
-        high = Symbols(
-            unit.count,
-            chunk,
-            lambda k: levels(k) >> plan.low if plan.low else levels(k),
-            row_length(unit.shape),
-            kernel_size(unit.shape),
-            self.adaptive,
-        )
-        lows = Symbols(unit.count, chunk, lambda k: levels(k) & ((1 << plan.low) - 1)) if plan.low else None
-        extremes = [(int(v.min()), int(v.max())) for v in map(high.values, range(high.chunks))]
-        kind = integer_type(min(a for a, _ in extremes), max(b for _, b in extremes))
+        whole = Symbols(unit.count, chunk, levels, row_length(unit.shape), kernel_size(unit.shape), self.adaptive)
+        spans = [(int(part.min()), int(part.max()), Histogram.of(part)) for part in whole]
+        lowest, highest = min(span[0] for span in spans), max(span[1] for span in spans)
         grid = uniform.Grid(np.array([plan.step * plan.gain], np.float32))
-        step, streams = uniform.encode_step(high, kind, plan.low, grid, lows)
+
+        def coded(low: int) -> tuple[Step, list[EncodedStream]]:
+            kind = integer_type(lowest >> low, highest >> low)
+            if low == 0:
+                return uniform.encode_step(whole, kind, 0, grid)
+            high = replace(whole, values=lambda k: levels(k) >> low)
+            rest = Symbols(unit.count, chunk, lambda k: levels(k) & ((1 << low) - 1), fast=unit.count >= MANY)
+            return uniform.encode_step(high, kind, low, grid, rest)
+
+        splits = _splits(merge([histogram for *_, histogram in spans]), plan.low)
+        step, streams = min(map(coded, splits), key=lambda found: sum(s.stream.nbytes for s in found[1]))
         encoded = seal(unit.name, unit.dtype, unit.shape, step, streams, measure)
         if math.isfinite(encoded.distortion.error):
             return encoded
@@ -130,7 +134,7 @@ class Plan(NamedTuple):
     step: float  # weights are divided by it
     gain: float  # levels are rebuilt as multiples of step * gain
     prices: Floats  # of levels -limit .. limit, in squared steps
-    low: int
+    low: int  # the most low bits that may be coded apart
     bits_per_weight: float
 
     def quantize(self, weights: Floats) -> Integers:
@@ -168,11 +172,12 @@ class NearestSample:
     def plan(self, price: float) -> Plan:
         """Price the levels by their frequencies in the sample, and find the gain."""
         step = self.step(price)
-        plan = Plan(step, 1.0, np.zeros(1, np.float32), 0, 0.0)
+        low = min(uniform.MAX_LOW_BITS, max(0, math.ceil(math.log2(self.reach / step / WIDEST_LEVEL + 1e-9))))
+        plan = Plan(step, 1.0, np.zeros(1, np.float32), low, 0.0)
         levels = plan.quantize(self.weights)
-        low, bits = self._low_bits(levels, step)
-        if low:  # fine grids: a level is worth its bits, and nothing shrinks
-            return plan._replace(low=low, bits_per_weight=bits)
+        apart = self._bits_apart(levels, low)
+        if apart is not None:  # fine grids: a level is worth its bits, and nothing shrinks
+            return plan._replace(bits_per_weight=apart)
         for _ in range(PASSES if self.method.rounding_price > 0 else 0):
             prices = _prices(Histogram.of(levels)) * np.float32(self.method.rounding_price)
             plan = plan._replace(prices=prices)
@@ -180,24 +185,39 @@ class NearestSample:
         entropy = Histogram.of(levels).entropy_bits / levels.size
         return plan._replace(gain=_gain(self.weights, levels, step), bits_per_weight=entropy)
 
-    def _low_bits(self, levels: Integers, step: float) -> tuple[int, float]:
-        """How many low bits to code apart, and the bits a weight this takes; 0 where one stream is smaller.
+    def _bits_apart(self, levels: Integers, low: int) -> float | None:
+        """Bits a weight with low bits coded apart, about; None where one stream is smaller.
 
         That is so where levels do not fill their range: zeros among large ones have low bits that are far from uniform.
         """
-        low = min(uniform.MAX_LOW_BITS, max(0, math.ceil(math.log2(self.reach / step / WIDEST_LEVEL + 1e-9))))
         if low == 0:
-            return 0, 0.0
-        together, high, rest = (Histogram.of(v) for v in (levels, levels >> low, levels & ((1 << low) - 1)))
+            return None
+        together, high, rest = map(Histogram.of, (levels, levels >> low, levels & ((1 << low) - 1)))
         joint = together.entropy_bits / levels.size + TABLE_BITS * np.count_nonzero(together.counts) / self.unit.count
         apart = (high.entropy_bits + rest.entropy_bits) / levels.size
         apart += TABLE_BITS * np.count_nonzero(high.counts) / self.unit.count
         fits = together.total == together.counts.sum() and together.counts.size <= MAX_ALPHABET
-        return (0, joint) if fits and joint < apart else (low, apart)
+        return None if fits and joint < apart else apart
 
     def nbytes(self, price: float) -> float:
         """Predicted bytes of the unit's streams at a price."""
         return self.plan(price).bits_per_weight * self.unit.count / 8 + 50
+
+
+def _splits(levels: Histogram, most: int) -> list[int]:
+    """How many low bits, at most `most`, to code apart: as many as give the smallest streams, tables in. Where those
+    leave too many levels for classes of rows and columns, the first number that does not is worth a try as well."""
+    if most == 0 or levels.total > levels.counts.sum():
+        return [most]
+    parts = [levels.split(low) for low in range(most + 1)]
+    tables = [fit(high, PRECISIONS[-1:]) for high, _ in parts]
+    sizes = [
+        table.payload_bits(high) + 8 * table.side_bytes + rest.entropy_bits
+        for table, (high, rest) in zip(tables, parts, strict=True)
+    ]
+    best = int(np.argmin(sizes))
+    classed = next((low for low, (high, _) in enumerate(parts) if high.counts.size <= WIDEST), best)
+    return sorted({best, max(best, classed)})
 
 
 def _gain(weights: Floats, levels: Integers, step: float) -> float:

@@ -77,4 +77,4 @@ def _encode_planes(data: Bytes, stored: int, width: int, rotate: bool) -> list[E
         return _core.split_planes(part, stored, width, rotate).reshape(stored, -1)[plane].astype(np.int32)
 
     words = data.size // width
-    return [encode(Symbols(words, CHUNK, partial(values, plane)), "u8") for plane in range(stored)]
+    return [encode(Symbols(words, CHUNK, partial(values, plane), fast=True), "u8") for plane in range(stored)]
