@@ -57,7 +57,7 @@ def _guided(options: argparse.Namespace) -> bool:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(SEEDS[options.target]() if options.target in SEEDS else []):
         (corpus / f"seed-{number}").write_bytes(seed)
-    arguments = [f"-artifact_prefix={options.findings}/{options.target}-", "-print_final_stats=1", "-timeout=10",
+    arguments = [f"-artifact_prefix={options.findings}/{options.target}-", "-print_final_stats=1", "-timeout=60",
                  "-rss_limit_mb=1024", "-max_len=4096", f"-seed={options.seed or 1}"]  # fmt: skip
     if options.seconds:
         arguments.append(f"-max_total_time={options.seconds}")
