@@ -77,7 +77,7 @@ def cli() -> None:
               "original's, on the inputs of --eval or else on held-out ones of --calibration")  # fmt: skip
 @click.option("--max-drop", type=_Share(), help="the smallest file that loses no more of the metric of --eval, "
               "e.g. 0.5%")  # fmt: skip
-@click.option("--recipe", type=click.Choice(["fast", "balanced", "best", "l2-paper"]), help="fast needs no data; "
+@click.option("--recipe", metavar="[fast|balanced|best|l2-paper|FILE.toml]", help="fast needs no data; "
               "balanced, the default where there is calibration data, learns from it; best adds gradients")  # fmt: skip
 @click.option("--calibration", metavar="DATA", help="unlabelled inputs: a folder of images, a text file, or "
               "python:MODULE:FUNCTION")  # fmt: skip
@@ -90,7 +90,9 @@ def cli() -> None:
 @click.option("--device", help="where the model runs, e.g. cuda")
 @click.option("--seed", type=int, default=0, show_default=True, help="fixes which inputs are held out, and all draws")
 @click.option("--method", "method_name", help="instead of a recipe's; see `tersor methods`")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="a setting of the method; repeatable")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="a setting of the method or recipe; repeatable"
+)
 @click.option("--nonfinite", type=click.Choice(["keep", "fail"]), default="keep", show_default=True,
               help="tensors with NaN or infinite weights: keep them bit for bit, or stop")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), help="threads; all cores up to 8 by default")
@@ -101,6 +103,7 @@ def cli() -> None:
 def compress(
     source: str,
     output: Path,
+    recipe: str | None,
     method_name: str | None,
     settings: tuple[str, ...],
     as_json: bool,
@@ -114,17 +117,13 @@ def compress(
         raise click.UsageError(
             "give exactly one of --ratio, --size, --bits, --lossless, --max-divergence and --max-drop"
         )
-    if method_name and options["recipe"]:
+    if method_name and recipe:
         raise click.UsageError("give a recipe or a method")
     from tersor.engine import compress as run
-    from tersor.methods import LEARNED, method_of, parse_method
+    from tersor.recipe import choose
     from tersor.report import text
 
-    if settings and options["recipe"] in LEARNED:
-        raise click.UsageError(f"recipe {options['recipe']} has no settings: --set is for methods")
-    if settings and method_name is None:
-        method_name = method_of(options["recipe"], options["calibration"]).name
-    method = None if method_name is None else parse_method(method_name, settings)
+    method = choose(recipe, method_name, settings, options["calibration"])
     with text.progress(quiet=as_json) as progress:
         report = run(source, output, method=method, overwrite=force, progress=progress, **options)
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tersor.allocate.budget import Budget
 from tersor.allocate.quality import QualityGoal, QualityTarget, asked_for
@@ -14,9 +14,13 @@ from tersor.evaluate.quality import Assessment
 from tersor.format.writer import refuse_existing
 from tersor.job import Job, Progress
 from tersor.journal import Journal
-from tersor.methods import LEARNED, Calibrated, Method, method_of
+from tersor.methods import Calibrated, Method
+from tersor.recipe import LEARNED, choose
 from tersor.report import Report
 from tersor.sources import Model, open_model, open_source
+
+if TYPE_CHECKING:
+    from tersor.joint import Recipe
 
 COUNT = 512
 """Inputs that are taken of the calibration data by default."""
@@ -32,8 +36,8 @@ def compress(
     lossless: bool = False,
     max_divergence: float | None = None,
     max_drop: float | None = None,
-    method: Method | Calibrated | None = None,
-    recipe: Literal["fast", "balanced", "best", "l2-paper"] | None = None,
+    method: Method | Calibrated | Recipe | None = None,
+    recipe: str | os.PathLike[str] | None = None,
     calibration: Any = None,
     weights: str | os.PathLike[str] | None = None,
     calibration_count: int = COUNT,
@@ -56,11 +60,13 @@ def compress(
     of `calibration`; `max_drop` what the metric `evaluation` loses, as a share of the original's (0.005 is 0.5 %).
 
     `recipe` is "fast" (method `nearest`, no data), "balanced" (method `second_order`, learns from `calibration`),
-    "best" (weights and steps learned together by gradients) or "l2-paper" (the same as the L2 paper has it); the
-    default is balanced where there is calibration: unlabelled inputs as `load_samples` takes them, for a source that
-    can run (`open_model`). `weights` is the state dict of sources that need one; `calibration_count` inputs are used,
-    on `device`; `seed` fixes which are held out. `evaluation` is samples, or `python:MODULE:FUNCTION` that returns a
-    number for a module: the weights decoded from the file are measured by it, and the result is the report's `quality`.
+    "best" (weights and steps learned together by gradients), "l2-paper" (the same as the L2 paper has it), or a file
+    that ends in `.toml` (see `tersor.recipe`); `method` is a method, or one of `tersor.joint`'s recipes, with other
+    settings. The default is balanced where there is calibration: unlabelled inputs as `load_samples` takes them, for
+    a source that can run (`open_model`). `weights` is the state dict of sources that need one; `calibration_count`
+    inputs are used, on `device`; `seed` fixes which are held out. `evaluation` is samples, or `python:MODULE:FUNCTION`
+    that returns a number for a module: the weights decoded from the file are measured by it, and the result is the
+    report's `quality`.
 
     Tensors with NaN or infinite weights are kept bit for bit and named in the
     report, or refused (`nonfinite="fail"`).
@@ -76,13 +82,13 @@ def compress(
     asked = asked_for(lossless, (ratio, size, bits), (max_divergence, max_drop))
     if dry_run and isinstance(asked, QualityTarget):
         raise BudgetError("a dry run measures no quality", remedy="predict the file of a ratio, a size or bits")
-    learns = recipe in LEARNED and method is None
+    chosen: Any = choose(recipe, None, (), calibration) if method is None else method
+    learns = chosen.name in LEARNED
     if learns and (not isinstance(asked, Budget) or calibration is None or dry_run):
         raise CalibrationError(
-            f"recipe {recipe} learns for a size, from samples",
+            f"recipe {chosen.name} learns for a size, from samples",
             remedy="give a size and calibration data, and no dry run",
         )
-    chosen: Any = method or (None if learns else method_of(recipe, calibration))
     workers = workers or min(os.cpu_count() or 1, 8)
     opened, samples = open_source(source, weights=weights), None
     if asked is not None and (learns or isinstance(chosen, Calibrated) or isinstance(asked, QualityTarget)):
@@ -98,10 +104,10 @@ def compress(
         opened = opened if isinstance(opened, Model) else open_model(source)
         assess = Assessment(opened, evaluation, **options)
     if learns:
-        from tersor.recipes import compress_learned
+        from tersor.learned import compress_learned
 
         report = compress_learned(
-            str(recipe), opened, samples, asked, path,  # type: ignore[arg-type]
+            chosen, opened, samples, asked, path,  # type: ignore[arg-type]
             device=device, seed=seed, nonfinite=nonfinite, overwrite=overwrite, resume=resume, workers=workers,
             progress=progress,
         )  # fmt: skip

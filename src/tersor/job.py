@@ -48,7 +48,8 @@ Progress = Callable[[str, int, int], None]
 def recipe_of(method: Method) -> dict[str, Any]:
     """A method and its settings, as they stand in the file."""
     settings: Any = getattr(method, "settings", method)
-    return {"method": method.name, **{f.name: getattr(settings, f.name) for f in fields(settings)}}
+    known = settings if isinstance(settings, Mapping) else {f.name: getattr(settings, f.name) for f in fields(settings)}
+    return {"method": method.name, **known}
 
 
 def _refused(name: str) -> SourceError:

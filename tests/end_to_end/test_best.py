@@ -83,13 +83,14 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     (tmp_path / "learned_network.py").write_text(CODE)
     monkeypatch.chdir(tmp_path)
     arguments = ["compress", "python:learned_network:make", "-o", "m.tsr", "--ratio", "10", "--recipe", "best"]
-    main([*arguments, "--calibration", "python:learned_network:learn"])
+    main([*arguments, "--calibration", "python:learned_network:learn", "--set", "patience=1"])
     assert "formula" in capsys.readouterr().out
     with tersor.open("m.tsr") as file:
-        assert file.manifest.meta["recipe"]["recipe"] == "best"
+        noted = file.manifest.meta["recipe"]
+    assert (noted["method"], noted["recipe"], noted["patience"]) == ("joint", "best", 1)
     with pytest.raises(SystemExit) as end:
         main([*arguments, "--force", "--set", "rate=1"])
-    assert end.value.code == 2 and "recipe best has no settings" in capsys.readouterr().err
+    assert "recipe best has no setting 'rate': it has form" in str(end.value)
 
 
 def test_needs_samples_and_a_size(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,7 @@ from helpers import array_unit, container, identical, random_bytes, unit_of, wei
 
 import tersor
 from tersor import _core
-from tersor.errors import SettingError
-from tersor.methods import METHODS, Nearest, describe, keep, parse_method
+from tersor.methods import Nearest, keep
 from tersor.sources import Unit
 
 W = weights(np.random.default_rng(0), (200, 300), 0.05)
@@ -193,30 +191,3 @@ def test_all_finite(dtype: str) -> None:
             words[position] = value
             assert not keep.all_finite(words.view(np.uint8), dtype)
             words[position] = 0
-
-
-# -- settings ---------------------------------------------------------------------------------------------------------
-
-
-def test_settings_are_the_fields() -> None:
-    for method in METHODS:
-        assert dataclasses.is_dataclass(method) and method.__dataclass_params__.frozen  # type: ignore[attr-defined]
-        (found,) = [d for d in describe() if d["name"] == method.name]
-        assert [s["name"] for s in found["settings"]] == [f.name for f in dataclasses.fields(method)]
-        assert found["summary"] and all(len(s["help"]) > 5 for s in found["settings"])
-        settings = [f"{s['name']}={s['default']}" for s in found["settings"]]
-        assert parse_method(method.name, settings) == method()
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "message"),
-    [
-        ("magic", [], "there is no method 'magic'.*nearest"),
-        ("nearest", ["nonsense=1"], "no setting 'nonsense'.*rounding_price"),
-        ("nearest", ["rounding_price=much"], "'much' does not suit rounding_price"),
-        ("nearest", ["rounding_price"], "'' does not suit rounding_price"),
-    ],
-)
-def test_settings_that_do_not_exist(name: str, settings: list[str], message: str) -> None:
-    with pytest.raises(SettingError, match=message):
-        parse_method(name, settings)

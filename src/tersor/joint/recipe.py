@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from tersor.errors import SettingError
 from tersor.joint.transforms import FORMS
@@ -61,6 +61,13 @@ class Recipe:
     def iterations(self) -> int:
         """Iterations in all."""
         return self.rounds * (self.transformation_iterations + self.weight_iterations)
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        """What files say: the recipe's name, and settings that are not those it has in the version they state."""
+        usual = {r.name: r for r in (BEST, L2_PAPER)}.get(self.name, Recipe(self.name))
+        changed = {key: value for key, value in asdict(self).items() if value != getattr(usual, key)}
+        return {"recipe": self.name, **changed}
 
 
 L2_PAPER = Recipe("l2-paper")

@@ -60,7 +60,7 @@ class Refined:
 
     def method(self) -> Joint:
         """The method that codes them."""
-        return Joint(self.recipe.name, self.recipe.form, self.transformations)
+        return Joint(self.recipe.noted, self.transformations)
 
 
 def refine(
@@ -202,7 +202,7 @@ class _Goal:
 
     def file_size(self, tensors: LearnedTensors, scale: float) -> int:
         """Bytes of the file with the steps of weights times `scale`."""
-        method = Joint("", "", self.transformations(tensors))
+        method = Joint({}, self.transformations(tensors))
         source = MappingSource(self.tensors(tensors, self.buffers))
         encoded = [
             method.encode(unit, unit.load(), scale**2) if method.quantizes(unit) else keep.rounded(unit, unit.load())

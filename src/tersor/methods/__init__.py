@@ -1,7 +1,7 @@
 """How the codes are found: one file a method. A method may change freely; it can only emit ops.
 
-A method is a frozen dataclass whose fields are its settings. They become the recipe in the file, `tersor methods`, and
-`--set NAME=VALUE`, without being written twice.
+A method is a frozen dataclass whose fields are its settings. They become the recipe in the file, recipe files, `tersor
+methods`, and `--set NAME=VALUE`, without being written twice.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from tersor.encoded import Encoded
-from tersor.errors import SettingError
 from tersor.format.dtypes import Bytes
 from tersor.methods.adaround import AdaRound
 from tersor.methods.calibtip import CalibTip
@@ -77,49 +76,6 @@ class Planned(Protocol):
 
 
 METHODS: tuple[type[Any], ...] = (Nearest, SecondOrder, Gptq, AdaRound, CalibTip, Trellis)
-
-
-LEARNED = ("best", "l2-paper")
-"""Recipes that learn weights and their transformation together (`tersor.joint`)."""
-
-
-def method_of(recipe: str | None, calibration: Any) -> Method | Calibrated:
-    """The method of a recipe; the default depends on whether there is anything to learn from."""
-    recipe = recipe or ("fast" if calibration is None else "balanced")
-    if recipe not in ("fast", "balanced"):
-        raise SettingError(
-            f"there is no recipe {recipe!r}", remedy=f"choose one of fast, balanced, {', '.join(LEARNED)}"
-        )
-    return Nearest() if recipe == "fast" else SecondOrder()
-
-
-def parse_method(name: str, settings: Sequence[str]) -> Any:
-    """The method called `name` with settings of the form NAME=VALUE; raises `SettingError` for what it does
-    not have."""
-    known = {method.name: method for method in METHODS}
-    if name not in known:
-        raise SettingError(f"there is no method {name!r}", remedy=f"choose one of {', '.join(known)}")
-    fields = {f.name: f for f in dataclasses.fields(known[name])}
-    values: dict[str, Any] = {}
-    for setting in settings:
-        key, _, text = setting.partition("=")
-        if key not in fields:
-            raise SettingError(f"method {name} has no setting {key!r}", remedy=f"it has {', '.join(fields)}")
-        try:
-            values[key] = _parse(text, type(fields[key].default))
-        except ValueError:
-            raise SettingError(
-                f"{text!r} does not suit {key}", remedy=f"its default is {fields[key].default}"
-            ) from None
-    return known[name](**values)
-
-
-def _parse(text: str, kind: type) -> Any:
-    if kind is not bool:
-        return kind(text)
-    if text.lower() not in ("true", "false"):
-        raise ValueError
-    return text.lower() == "true"
 
 
 def describe() -> list[dict[str, Any]]:

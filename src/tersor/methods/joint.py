@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from dataclasses import InitVar, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -73,8 +73,8 @@ class Joint:
 
     name: ClassVar[str] = "joint"
 
-    recipe: str = field(metadata={"help": "how it was learned"})
-    form: str = field(metadata={"help": "form of the transformation of weights"})
+    settings: Mapping[str, Any]
+    """How it was learned, as files note it."""
     transformations: InitVar[Mapping[str, Transformation]]
 
     def __post_init__(self, transformations: Mapping[str, Transformation]) -> None:

@@ -19,11 +19,12 @@ from tersor.sources import MappingSource, Model
 
 if TYPE_CHECKING:
     from tersor.job import Progress
+    from tersor.joint import Recipe
     from tersor.report import Report
 
 
 def compress_learned(
-    recipe: str,
+    recipe: Recipe,
     model: Model,
     samples: Samples,
     budget: Budget,
@@ -39,16 +40,16 @@ def compress_learned(
 ) -> Report:
     """Learn weights and transformation of a model, and write the file: recipes `best` and `l2-paper`."""
     from tersor.job import Job
-    from tersor.joint import BEST, L2_PAPER, refine
+    from tersor.joint import refine
 
-    settings = {r.name: r for r in (BEST, L2_PAPER)}[recipe]
-    parts = [__version__, model.fingerprint(), recipe, budget.ratio, budget.size, budget.bits, nonfinite, seed]
+    settings = dataclasses.asdict(recipe)
+    parts = [__version__, model.fingerprint(), settings, budget.ratio, budget.size, budget.bits, nonfinite, seed]
     key = f"{_core.hash(cbor.encode([*parts, samples.fingerprint()])):016x}"
     with Journal(path, key, resume=resume) as journal:
         if not resume:
             (journal.folder / "learning.pt").unlink(missing_ok=True)
         refined = refine(
-            model, samples.calibration, ratio=budget.ratio, size=budget.size, bits=budget.bits, recipe=settings,
+            model, samples.calibration, ratio=budget.ratio, size=budget.size, bits=budget.bits, recipe=recipe,
             held_out=samples.held_out or None, device=device or "cpu", folder=journal.folder, seed=seed,
             progress=progress,
         )  # fmt: skip
