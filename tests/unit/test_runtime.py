@@ -157,3 +157,16 @@ def test_mismatch_changes_nothing(network: Any, change: Any, message: str) -> No
     with pytest.raises(MismatchError, match=message):
         tersor.load_into(network, file_of(state))
     assert all(identical(a, before[n]) for n, a in state_of(network).items())
+
+
+def test_loaded_arrays_are_apart_and_writable(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shapes: dict[str, tuple[int, ...]] = {"a": (3,), "large": (1100, 1000), "none": (0, 4), "scalar": (), "b": (7, 5)}
+    model = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    tersor.compress(model, tmp_path / "m.tsr", lossless=True)
+    loaded = tersor.load(tmp_path / "m.tsr")
+    assert all(array.flags.writeable and array.ctypes.data % 16 == 0 for array in loaded.values())
+    for name, array in loaded.items():
+        array[...] = 0
+        model[name][...] = 0
+        assert all(np.array_equal(loaded[other], model[other]) for other in shapes)
