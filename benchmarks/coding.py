@@ -36,6 +36,7 @@ from benchmarks.common import PEERS, Results
 from tersor import _core
 from tersor.coders import CORE_TYPES, Symbols, adaptive, rans, rans2d
 from tersor.format.layout import chunk_counts
+from tersor.format.manifest import PRELUDES
 
 CHUNK = 2**20
 """Symbols of a chunk of `rans` and `rans2d`."""
@@ -187,7 +188,7 @@ def tersor_coders() -> Iterator[Coder]:
 
     def unpack_adaptive(coded: Coded) -> Levels:
         head, pieces, count = coded.data
-        prelude = _core.Prelude(np.frombuffer(head, np.uint8), None, True)
+        prelude = _core.Prelude(np.frombuffer(head, np.uint8), PRELUDES.index("adaptive"))
         parts = [
             _core.decode_integers(prelude, I32, np.frombuffer(piece, np.uint8), n, k * adaptive.CHUNK)
             for k, (piece, n) in enumerate(zip(pieces, chunk_counts(count, adaptive.CHUNK), strict=True))

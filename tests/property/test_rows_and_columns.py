@@ -17,11 +17,13 @@ from tersor import _core
 from tersor.coders import CORE_TYPES, Symbols, rans, rans2d
 from tersor.encoded import seal
 from tersor.format.layout import LEAF
+from tersor.format.manifest import PRELUDES
 from tersor.ops import uniform2d
 
 seeds = st.integers(0, 2**32)
 sides = st.integers(1, 60)
 bytes_of = np.frombuffer
+RANS2D = PRELUDES.index("rans2d")
 
 
 @st.composite
@@ -50,7 +52,7 @@ def test_coder_by_hand_and_native(made: tuple[h2.Classed, npt.NDArray[np.int64]]
     classed, values = made
     first = data.draw(st.integers(0, values.size - 1))
     part = values[first:]
-    prelude = _core.Prelude(bytes_of(classed.prelude(), np.uint8), values.size)
+    prelude = _core.Prelude(bytes_of(classed.prelude(), np.uint8), RANS2D, values.size)
     chunk = classed.chunk(part.tolist(), first)
     native = _core.encode_chunk(part.astype(np.int32), prelude, 0, first)
     for coded in {chunk, native}:
@@ -74,7 +76,7 @@ def test_planned_streams(rows: int, columns: int, seed: int, spread: float) -> N
     if plan is None:
         return
     chunk = bytes_of(plan.piece(0, levels), np.uint8)
-    prelude = _core.Prelude(bytes_of(plan.prelude, np.uint8), levels.size)
+    prelude = _core.Prelude(bytes_of(plan.prelude, np.uint8), RANS2D, levels.size)
     assert np.array_equal(_core.decode_integers(prelude, CORE_TYPES["i16"], chunk, levels.size), levels)
 
 
@@ -87,7 +89,7 @@ def test_damaged_preludes_never_crash(made: tuple[h2.Classed, npt.NDArray[np.int
     for _ in range(data.draw(st.integers(1, 3))):
         prelude[data.draw(st.integers(0, min(len(prelude), 40) - 1))] = data.draw(st.integers(0, 255))
     try:
-        head = _core.Prelude(bytes_of(bytes(prelude), np.uint8), count)
+        head = _core.Prelude(bytes_of(bytes(prelude), np.uint8), RANS2D, count)
         decoded = _core.decode_integers(head, 3, chunk, count)
     except _core.StreamError as error:
         assert str(error) != "argument"

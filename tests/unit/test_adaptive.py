@@ -13,6 +13,7 @@ from reference import reference
 from tersor import _core
 from tersor.coders import CORE_TYPES, Symbols, adaptive, encode, open_prelude, rans
 from tersor.coders.adaptive import Plan, plan
+from tersor.format.manifest import PRELUDES
 
 Integers = npt.NDArray[np.int32]
 I32 = CORE_TYPES["i32"]
@@ -25,7 +26,7 @@ def laplace(count: int, scale: float, seed: int = 0) -> Integers:
 
 
 def decode(prelude: bytes, kind: int, first: int, piece: bytes, count: int) -> Integers:
-    head = _core.Prelude(np.frombuffer(prelude, np.uint8), None, True)
+    head = _core.Prelude(np.frombuffer(prelude, np.uint8), PRELUDES.index("adaptive"))
     return _core.decode_integers(head, kind, np.frombuffer(piece, np.uint8), count, first)
 
 
@@ -174,7 +175,7 @@ def test_values_outside_the_type(kind: str, value: int) -> None:
 )
 def test_bad_preludes(prelude: bytes) -> None:
     with pytest.raises(_core.StreamError, match="table"):
-        _core.Prelude(np.frombuffer(prelude, np.uint8), None, True)
+        _core.Prelude(np.frombuffer(prelude, np.uint8), PRELUDES.index("adaptive"))
     with pytest.raises(reference.DecodeError, match="stream_table"):
         reference.read_layout(prelude)
 

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from tersor import _core
 from tersor.coders import CORE_TYPES, EncodedStream, Symbols, encode, open_prelude, rans, rans2d
 from tersor.format.layout import chunk_counts
+from tersor.format.manifest import PRELUDES
 
 VECTORS = (0, 1, 2)
+RANS2D = PRELUDES.index("rans2d")
 
 
 def heteroscedastic(rows: int, columns: int, scale: float, seed: int = 0) -> npt.NDArray[np.int32]:
@@ -95,7 +97,7 @@ def test_damaged_preludes_are_refused_or_decode(place: int) -> None:
     damaged[place % len(damaged)] ^= 1 << place % 8
     piece = np.frombuffer(found.piece(0, levels.reshape(-1)), np.uint8)
     try:
-        prelude = _core.Prelude(np.frombuffer(bytes(damaged), np.uint8), levels.size)
+        prelude = _core.Prelude(np.frombuffer(bytes(damaged), np.uint8), RANS2D, levels.size)
         _core.decode_integers(prelude, CORE_TYPES["i32"], piece, levels.size)
     except _core.StreamError as error:
         assert str(error) in {"table", "truncated", "trailing", "patch", "range"}
@@ -106,14 +108,14 @@ def test_truncated_preludes(size: int) -> None:
     found = plan(heteroscedastic(200, 150, 2))
     assert found is not None
     with pytest.raises(_core.StreamError, match="table"):
-        _core.Prelude(np.frombuffer(found.prelude[:size], np.uint8), 30000)
+        _core.Prelude(np.frombuffer(found.prelude[:size], np.uint8), RANS2D, 30000)
 
 
 def test_wrong_number_of_rows() -> None:
     found = plan(heteroscedastic(200, 150, 2))
     assert found is not None
     with pytest.raises(_core.StreamError, match="table"):
-        _core.Prelude(np.frombuffer(found.prelude, np.uint8), 60000)
+        _core.Prelude(np.frombuffer(found.prelude, np.uint8), RANS2D, 60000)
 
 
 def test_filters_of_long_kernels_have_classes_of_their_own() -> None:
@@ -135,11 +137,11 @@ def test_bytes_and_integers_are_decoded_alike(scale: float) -> None:
     found = plan(levels, flat.size)
     assert found is not None
     alone = rans.plan([rans.Histogram.of(flat)])
-    for head, piece, count in (
-        (found.prelude, found.piece(0, flat), flat.size),
-        (alone.prelude, alone.piece(0, flat), None),
+    for head, piece, coder in (
+        (found.prelude, found.piece(0, flat), RANS2D),
+        (alone.prelude, alone.piece(0, flat), 0),
     ):
-        prelude, data = _core.Prelude(np.frombuffer(head, np.uint8), count), np.frombuffer(piece, np.uint8)
+        prelude, data = _core.Prelude(np.frombuffer(head, np.uint8), coder, flat.size), np.frombuffer(piece, np.uint8)
         out = np.empty(flat.size, np.uint8)
         _core.decode_bytes(out, prelude, CORE_TYPES["i8"], data)
         assert np.array_equal(out.view(np.int8), flat)

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tersor import _core
-from tersor.coders import adaptive, rans, rans2d, zstd
+from tersor.coders import adaptive, rans, rans1, rans2d, zstd
 from tersor.coders.pieces import Pieces
 from tersor.format.layout import LEAF, checksum
 from tersor.format.limits import Limits
-from tersor.format.manifest import INTEGER_TYPES, Stream
+from tersor.format.manifest import INTEGER_TYPES, PRELUDES, Stream
 
 Integers = npt.NDArray[np.int32]
 
@@ -21,9 +21,9 @@ NUMPY = {"u8": "u1", "i8": "i1", "i16": "<i2", "i32": "<i4"}
 ZSTD_SAMPLE = 2**14
 """Symbols of a chunk that zstd is tried on before it gets the whole stream: it is slow, and rarely the smallest."""
 LEAST_FOR_CLASSES = 256
-"""Bytes below which classes of rows and columns cannot pay."""
+"""Bytes below which several tables cannot pay."""
 CLASS_SAVING = 0.002
-"""Share of a stream that classes must save: decoding takes somewhat longer with them."""
+"""Share of a stream that several tables must save: decoding takes somewhat longer with them."""
 CORE_TYPES = {"u8": 0, "i8": 1, "i16": 2, "i32": 3}
 
 
@@ -69,6 +69,11 @@ class Symbols:
         """Number of chunks."""
         return -(-self.count // self.chunk)
 
+    @property
+    def layout(self) -> tuple[Callable[[int], Integers], int, int]:
+        """Values of a chunk, symbols in all, and of a chunk."""
+        return self.values, self.count, self.chunk
+
     def __iter__(self) -> Iterator[Integers]:
         return map(self.values, range(self.chunks))
 
@@ -91,7 +96,7 @@ def encode(symbols: Symbols, kind: str, histograms: list[rans.Histogram] | None 
     plan = rans.plan(histograms, verbatim=kind == "u8", fast=symbols.fast)
     limit = min(plan.nbytes, symbols.count * INTEGER_TYPES[kind])
     if symbols.slow:
-        mixed = adaptive.plan(symbols.values, symbols.count, symbols.chunk, symbols.row_length, symbols.kernel)
+        mixed = adaptive.plan(*symbols.layout, symbols.row_length, symbols.kernel)
         encoded = _encoded("adaptive", symbols, kind, _coded(mixed, symbols))
         if symbols.count / Limits.adaptive_expansion <= encoded.stream.nbytes < limit:
             return encoded
@@ -99,9 +104,9 @@ def encode(symbols: Symbols, kind: str, histograms: list[rans.Histogram] | None 
         encoded = _encoded("zstd", symbols, kind, (zstd.pack(_plain(v, kind)) for v in symbols))
         if encoded.stream.nbytes < limit:
             return encoded
-    classed = _classes(symbols, kind, histograms, plan.nbytes)
-    if classed is not None and classed.nbytes < limit:
-        return _encoded("rans2d", symbols, kind, _coded(classed, symbols))
+    coder, tabled = _several_tables(symbols, kind, histograms, plan.nbytes)
+    if tabled is not None and tabled.nbytes < limit:
+        return _encoded(coder, symbols, kind, _coded(tabled, symbols))
     if plan.nbytes == limit:
         encoded = _encoded("rans", symbols, kind, _coded(plan, symbols))
         if encoded.stream.nbytes < symbols.count * INTEGER_TYPES[kind]:  # the plan guesses at patches
@@ -109,16 +114,22 @@ def encode(symbols: Symbols, kind: str, histograms: list[rans.Histogram] | None 
     return _encoded("raw", symbols, kind, (_plain(v, kind) for v in symbols))
 
 
-def _classes(symbols: Symbols, kind: str, histograms: list[rans.Histogram], rival: int) -> rans2d.Plan2D | None:
-    """Classes of rows and columns, if they save enough of `rival` bytes."""
+def _several_tables(
+    symbols: Symbols, kind: str, histograms: list[rans.Histogram], rival: int
+) -> tuple[str, rans1.Plan1 | rans2d.Plan2D | None]:
+    """Tables by row and column, or by the level before, if they save enough of `rival` bytes."""
     if symbols.row_length == 0 or kind == "u8" or rival < LEAST_FOR_CLASSES:
-        return None
+        return "rans", None
     whole = rans.merge(histograms)
-    plan = rans2d.best_plan(symbols.values, symbols.count, symbols.chunk, symbols.row_length, symbols.kernel, whole)
-    return plan if plan is not None and plan.nbytes < rival * (1 - CLASS_SAVING) else None
+    plans = (
+        ("rans2d", rans2d.best_plan(*symbols.layout, symbols.row_length, symbols.kernel, whole)),
+        ("rans1", rans1.plan(*symbols.layout, whole)),
+    )
+    paying = [(coder, plan) for coder, plan in plans if plan is not None and plan.nbytes < rival * (1 - CLASS_SAVING)]
+    return min(paying, key=lambda pair: pair[1].nbytes, default=("rans", None))
 
 
-def _coded(plan: rans.Plan | rans2d.Plan2D | adaptive.Plan, symbols: Symbols) -> Iterator[bytes]:
+def _coded(plan: rans.Plan | rans1.Plan1 | rans2d.Plan2D | adaptive.Plan, symbols: Symbols) -> Iterator[bytes]:
     yield plan.prelude
     for k, values in enumerate(symbols):
         yield plan.piece(k, values)
@@ -145,8 +156,7 @@ def _encoded(coder: str, symbols: Symbols, kind: str, pieces: Iterable[bytes]) -
 
 def open_prelude(stream: Stream, data: bytes) -> _core.Prelude:
     """The first piece of a stream that has one, parsed for all of its chunks."""
-    count = stream.count if stream.coder == "rans2d" else None
-    return _core.Prelude(np.frombuffer(data, np.uint8), count, stream.coder == "adaptive")
+    return _core.Prelude(np.frombuffer(data, np.uint8), PRELUDES.index(stream.coder), stream.count)
 
 
 def chunk_data(stream: Stream, chunk: int, piece: bytes, where: str) -> npt.NDArray[np.uint8]:

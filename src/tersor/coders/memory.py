@@ -6,9 +6,11 @@ from tersor.format.manifest import INTEGER_TYPES, Stream
 
 SLOTS = 2**18
 """Bytes of the decoding table of a chunk."""
-TABLE_2D = 2**16
-"""Bytes of a table of `rans2d` at its largest precision, all of which are there at once."""
-MOST_TABLES_2D = 64
+SEVERAL = ("rans1", "rans2d")
+"""Coders all of whose tables are there at once."""
+TABLE = 2**16
+"""Bytes of one of them at the largest precision."""
+MOST_TABLES = 64
 MOST_SIDE = 2**24
 """Rows, and columns, that `rans2d` may have: a byte each."""
 ADAPTIVE = 2**21
@@ -22,18 +24,19 @@ def chunk_memory(stream: Stream) -> int:
 
 
 def prelude_memory(stream: Stream, prelude: bytes) -> int:
-    """Bytes that a parsed prelude takes: of `rans2d`, all tables and the classes of all rows and columns."""
-    if stream.coder != "rans2d":
+    """Bytes that a parsed prelude takes: tables, where all are kept, and the classes of all rows and columns."""
+    if stream.coder not in SEVERAL:
         return len(prelude)
     columns = max(_varint(prelude[2:]), 1)
     sides = sum(min(side, MOST_SIDE) for side in (columns, -(-stream.count // columns)))
-    return len(prelude) + min(int.from_bytes(prelude[1:2]), MOST_TABLES_2D) * TABLE_2D + sides
+    tables = min(int.from_bytes(prelude[1:2]), MOST_TABLES) * TABLE
+    return len(prelude) + tables + (sides if stream.coder == "rans2d" else 0)
 
 
 def most_memory(stream: Stream) -> int:
     """Bytes that decoding a stream chunk by chunk takes, prelude included, whatever it is."""
-    classed = MOST_TABLES_2D * TABLE_2D + stream.count + 1 if stream.coder == "rans2d" else 0
-    return chunk_memory(stream) + classed
+    tables = MOST_TABLES * TABLE if stream.coder in SEVERAL else 0
+    return chunk_memory(stream) + tables + (stream.count + 1 if stream.coder == "rans2d" else 0)
 
 
 def _varint(data: bytes) -> int:

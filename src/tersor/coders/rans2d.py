@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tersor import _core
 from tersor.coders import rans
 from tersor.coders.varint import varint
-from tersor.format.manifest import MAX_PRELUDE
+from tersor.format.manifest import MAX_PRELUDE, PRELUDES
 
 Integers = npt.NDArray[np.int32]
 Classes = npt.NDArray[np.uint8]
@@ -272,7 +272,7 @@ def _finish(classed: _Classed, count: int, chunk: int) -> Plan2D | None:
     prelude = rans.write_tables(head, tables) + sides[0][1] + sides[1][1]
     if len(prelude) > MAX_PRELUDE:  # classes of millions of rows
         return None
-    native = _core.Prelude(np.frombuffer(prelude, np.uint8), count)
+    native = _core.Prelude(np.frombuffer(prelude, np.uint8), PRELUDES.index("rans2d"), count)
     size = len(prelude) + payload / 8 + chunks * (2 + 2 * lanes)
     return Plan2D(prelude, math.ceil(size), chunk, native)
 

@@ -5,6 +5,9 @@
 
 namespace {
 
+// What a prelude belongs to.
+enum { RANS, RANS1, RANS2D, ADAPTIVE };
+
 // The first piece of a stream, parsed: lanes, tables and, with rans2d, the classes of rows and columns. Read-only, so that threads share it.
 struct Prelude {
     std::vector<uint8_t> data, row_class, column_class;
@@ -12,19 +15,16 @@ struct Prelude {
     tsr_prelude state{};
     size_t adaptive = 0; // bytes that a chunk of an adaptive stream needs to be decoded
 
-    // `count` is that of a rans2d stream; nothing for the other coders.
-    Prelude(Input input, std::optional<uint64_t> count, bool is_adaptive)
-        : data(input.data(), input.data() + input.size()) {
+    // `count`: symbols of a rans2d stream.
+    Prelude(Input input, int coder, uint64_t count) : data(input.data(), input.data() + input.size()) {
         nb::gil_scoped_release release;
-        if (is_adaptive) {
-            check(tsr_adaptive_prelude(data.data(), data.size(), &adaptive));
-            return;
+        switch (coder) {
+            case RANS: check(tsr_prelude_open(&state, data.data(), data.size())); return;
+            case RANS1: check(tsr_prelude_open_1(&state, data.data(), data.size())); break;
+            case RANS2D: check(tsr_prelude_open_2d(&state, data.data(), data.size(), count)); break;
+            case ADAPTIVE: check(tsr_adaptive_prelude(data.data(), data.size(), &adaptive)); return;
+            default: throw StreamError("argument");
         }
-        if (!count) {
-            check(tsr_prelude_open(&state, data.data(), data.size()));
-            return;
-        }
-        check(tsr_prelude_open_2d(&state, data.data(), data.size(), *count));
         row_class.resize(state.rows);
         column_class.resize(state.columns);
         slots.resize((tsr_prelude_slot_bytes(&state) + 7) / 8);
@@ -55,7 +55,7 @@ struct Reader {
             tsr_reader_open_adaptive(&state, chunk, static_cast<tsr_type>(type), count);
             return;
         }
-        if (prelude->state.columns == 0) slots.reset(new tsr_slot[size_t(1) << TSR_MAX_PRECISION]);
+        if (prelude->slots.empty()) slots.reset(new tsr_slot[size_t(1) << TSR_MAX_PRECISION]);
         check(tsr_reader_open(&state, slots.get(), &prelude->state, static_cast<tsr_type>(type), data.data(), data.size(),
                               first, count));
     }
@@ -248,11 +248,24 @@ nb::bytes write_tables(Input head, std::vector<nb::tuple> tables) {
     return to_bytes(data);
 }
 
-// A chunk: with rans, by table number `table`; with rans2d, by the tables of its rows and columns.
+// How often a level occurs by the size of the one before it: (contexts, 2 reach + 1), see tsr_context_histogram.
+void context_histogram(Integers values, uint32_t lanes, uint32_t reach, Into<uint64_t> counts) {
+    const size_t span = 2 * size_t(reach) + 1;
+    int32_t low = 0, high = 0;
+    if (values.size() > 0) tsr_minmax(values.data(), values.size(), &low, &high);
+    if (lanes < 1 || lanes > TSR_MAX_LANES || counts.size() < span || counts.size() % span != 0 ||
+        static_cast<int64_t>(high) > reach || static_cast<int64_t>(low) < -static_cast<int64_t>(reach))
+        throw StreamError("argument");
+    nb::gil_scoped_release release;
+    tsr_context_histogram(values.data(), values.size(), lanes, static_cast<uint32_t>(counts.size() / span), reach,
+                          counts.data());
+}
+
+// A chunk: with rans, by table number `table`; with rans1 and rans2d, by the tables that the symbols before it, or rows and columns, choose.
 nb::bytes encode_chunk(Integers values, const Prelude &prelude, uint32_t table, uint64_t first) {
     size_t n = values.size(), size = 0;
-    const bool classed = prelude.state.columns > 0;
-    uint32_t from = classed ? 0 : table, to = classed ? prelude.state.tables : table + 1;
+    const bool classed = prelude.state.columns > 0, several = !prelude.slots.empty();
+    uint32_t from = several ? 0 : table, to = several ? prelude.state.tables : table + 1;
     if (to > prelude.state.tables || (classed && n > 0 && (first + n - 1) / prelude.state.columns >= prelude.state.rows))
         throw StreamError("argument");
     std::unique_ptr<uint8_t[]> out;
@@ -264,17 +277,22 @@ nb::bytes encode_chunk(Integers values, const Prelude &prelude, uint32_t table, 
         encoder.entries = entries.data();
         encoder.modes = modes.data();
         check(tsr_encoder_fill(&encoder, &prelude.state, from, to));
-        std::vector<uint8_t> tables;
-        if (classed) {
-            tables.resize(n + 16);
-            tsr_prelude_tables(&prelude.state, first, tables.data(), n);
+        std::vector<uint8_t> tables(several ? n + 16 : 0);
+        std::vector<int32_t> levels(several && !classed ? n : 0), turned(levels.size());
+        const int32_t *coded = values.data(), *patched = coded;
+        if (classed) tsr_prelude_tables(&prelude.state, first, tables.data(), n);
+        else if (several) {
+            tsr_context_arrange(&encoder, prelude.state.contexts, prelude.state.lanes, values.data(), n, levels.data(),
+                                turned.data(), tables.data());
+            coded = turned.data();
+            patched = levels.data();
         }
         size_t capacity = 64 + 4 * TSR_MAX_LANES + 18 * n; // a patch takes 15 bytes at most, a symbol 2
         out.reset(new uint8_t[capacity]);
         std::unique_ptr<uint16_t[]> scratch(new uint16_t[n + 32]);
         std::unique_ptr<uint32_t[]> places(new uint32_t[n]);
-        check(tsr_rans_encode(&encoder, classed ? 0 : table, prelude.state.lanes, classed ? tables.data() : nullptr,
-                              values.data(), n, out.get(), capacity, scratch.get(), places.get(), &size));
+        check(tsr_rans_encode(&encoder, from, prelude.state.lanes, several ? tables.data() : nullptr, coded, patched, n,
+                              out.get(), capacity, scratch.get(), places.get(), &size));
     }
     return nb::bytes(reinterpret_cast<const char *>(out.get()), size);
 }
@@ -340,7 +358,7 @@ NB_MODULE(_core, m) {
     m.attr("LEAF") = static_cast<int>(TSR_LEAF);
     m.def("hash", &hash, "data"_a, "seed"_a = 0);
     nb::class_<Prelude>(m, "Prelude")
-        .def(nb::init<Input, std::optional<uint64_t>, bool>(), "data"_a, "count"_a.none() = nb::none(), "adaptive"_a = false)
+        .def(nb::init<Input, int, uint64_t>(), "data"_a, "coder"_a = static_cast<int>(RANS), "count"_a = 0)
         .def_prop_ro("lanes", [](const Prelude &p) { return p.state.lanes; });
     m.def("decode_integers", &decode_integers, "prelude"_a.none(), "type"_a, "data"_a, "count"_a, "first"_a = 0,
           "simd"_a = static_cast<int>(TSR_SIMD_AVX512));
@@ -352,6 +370,7 @@ NB_MODULE(_core, m) {
     m.def("decode_planes", &decode_planes, "out"_a, "preludes"_a, "data"_a, "first"_a, "count"_a, "width"_a, "rotate"_a);
     m.def("histogram", &histogram, "values"_a);
     m.def("magnitudes", &magnitudes, "values"_a, "first"_a, "rows"_a, "columns"_a);
+    m.def("context_histogram", &context_histogram, "values"_a, "lanes"_a, "reach"_a, "counts"_a);
     m.def("class_histogram", &class_histogram, "values"_a, "first"_a, "rows"_a, "columns"_a, "lowest"_a, "span"_a, "counts"_a);
     m.def("class_costs", &class_costs, "values"_a, "first"_a, "side"_a, "other"_a, "by_row"_a, "lowest"_a, "bits"_a, "tables"_a,
           "costs"_a);

@@ -1,6 +1,6 @@
 /* Encoding: entropy-constrained rounding, histograms, frequency tables, interleaved rANS, byte planes. */
 #include "bits.h"
-#include "tersor.h"
+#include "rans.h"
 
 #include <math.h>
 #include <string.h>
@@ -102,6 +102,23 @@ uint64_t tsr_class_histogram(const int32_t *values, size_t n, uint64_t first, ui
         }
     }
     return outside;
+}
+
+void tsr_context_histogram(const int32_t *values, size_t n, uint32_t lanes, uint32_t contexts, uint32_t reach, uint64_t *counts) {
+    int32_t before[TSR_MAX_LANES] = {0};
+    const size_t span = 2 * (size_t)reach + 1;
+    for (size_t start = 0; start < n; start += TSR_BLOCK) {
+        const size_t size = n - start < TSR_BLOCK ? n - start : TSR_BLOCK, run = size / lanes;
+        for (size_t i = start, lane = 0; i < start + size; lane++) {
+            const size_t end = i + (start + size - i > size - run * lanes ? run : 1); /* the last few have a lane each */
+            int32_t last = before[lane % lanes];
+            for (; i < end; i++) {
+                counts[span * tsr_context(last, contexts) + reach + (size_t)tsr_turned(values[i], last)]++;
+                last = values[i];
+            }
+            before[lane % lanes] = last;
+        }
+    }
 }
 
 /* n floats of `bits` added to `costs`. */

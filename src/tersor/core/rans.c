@@ -1,4 +1,4 @@
-/* Decoding of integer streams: patches, interleaved rANS (spec/FORMAT.md, sections 6.3 and 6.4). */
+/* Decoding of integer streams: patches, interleaved rANS (spec/FORMAT.md, sections 6.3, 6.4 and 6.6). */
 #include "adaptive.h"
 #include "bits.h"
 #include "rans.h"
@@ -117,7 +117,7 @@ tsr_error tsr_reader_open(tsr_reader *r, tsr_slot *slots, const tsr_prelude *pre
                           size_t size, uint64_t first, uint64_t count) {
     if (size < 1) return TSR_TRUNCATED;
     if (data[0] == TSR_VERBATIM) return tsr_reader_open_plain(r, type, data + 1, size - 1, count);
-    if (prelude->columns == 0) {
+    if (prelude->columns == 0 && prelude->contexts == 0) {
         if (data[0] >= prelude->tables) return TSR_TABLE;
         tsr_table table;
         size_t position = prelude->at[data[0]];
@@ -126,15 +126,18 @@ tsr_error tsr_reader_open(tsr_reader *r, tsr_slot *slots, const tsr_prelude *pre
         return tsr_reader_open_table(r, slots, &table, prelude->lanes, type, data + 1, size - 1, count);
     }
     if (data[0] != 0) return TSR_TABLE;
-    if (count > 0 && (first + count - 1) / prelude->columns >= prelude->rows) return TSR_ARGUMENT;
+    const int classed = prelude->columns > 0;
+    if (classed && count > 0 && (first + count - 1) / prelude->columns >= prelude->rows) return TSR_ARGUMENT;
     memset(r, 0, sizeof *r);
     r->lanes = prelude->lanes;
     r->precision = prelude->precision;
     r->base = prelude->base;
     r->packed = prelude->packed;
     r->fits = fits(type, prelude->base) && fits(type, prelude->highest);
+    if (!classed && prelude->base < 0) r->fits &= fits(type, -prelude->base) && fits(type, -prelude->highest); /* turned */
     r->slots = prelude->slots;
-    r->prelude = prelude;
+    r->contexts = prelude->contexts;
+    r->prelude = classed ? prelude : NULL;
     r->first = first;
     return open_coded(r, type, data + 1, size - 1, count);
 }
@@ -210,15 +213,17 @@ static size_t decode_fast(tsr_reader *r, const uint8_t *tables, void *out, size_
     if (r->simd >= TSR_SIMD_AVX512 && r->lanes >= 16) return tsr_decode_avx512(r, tables, out, n, bytes);
     if (r->simd >= TSR_SIMD_AVX2 && r->lanes >= 8) return tsr_decode_avx2(r, tables, out, n, bytes);
 #endif
-    return bytes ? 0 : decode_portable(r, tables, out, n);
+    return bytes || r->contexts ? 0 : decode_portable(r, tables, out, n);
 }
 
 /* Symbol by symbol near the end of the words or of the chunk. */
 static tsr_error decode_careful(tsr_reader *r, const uint8_t *tables, size_t from, void *out, size_t n, int bytes) {
     for (size_t i = from; i < n; i++) {
-        uint32_t *state = &r->state[i % r->lanes];
+        const size_t lane = i % r->lanes;
+        uint32_t *state = &r->state[lane], table = tables ? tables[i] : r->contexts ? tsr_context(r->before[lane], r->contexts) : 0;
         int32_t value;
-        uint32_t x = advance(r, *state, tables ? tables[i] : 0, r->packed, &value);
+        uint32_t x = advance(r, *state, table, r->packed, &value);
+        if (r->contexts) r->before[lane] = value = tsr_turned(value, r->before[lane]);
         put(out, i, value, bytes);
         if (x < 0x10000) {
             if (r->end - r->data < 2) return TSR_TRUNCATED;
@@ -248,8 +253,31 @@ TSR_VECTORISED static tsr_error check_type(tsr_type type, const int32_t *values,
     return bad ? TSR_RANGE : TSR_OK;
 }
 
+/* n symbols of a block from the order of the lanes to their own. */
+TSR_VECTORISED static void restore_order(const int32_t *coded, uint32_t lanes, void *out, size_t n, int bytes) {
+    const size_t run = n / lanes, whole = run * lanes;
+    for (uint32_t lane = 0; lane < lanes; lane++) {
+        if (bytes)
+            for (size_t k = 0; k < run; k++) ((uint8_t *)out)[lane * run + k] = (uint8_t)coded[k * lanes + lane];
+        else
+            for (size_t k = 0; k < run; k++) ((int32_t *)out)[lane * run + k] = coded[k * lanes + lane];
+    }
+    for (size_t i = whole; i < n; i++) put(out, i, coded[i], bytes);
+}
+
+/* A block of a `rans1` stream. Patches count in the order of the lanes. */
+static tsr_error decode_contexts(tsr_reader *r, void *out, size_t n, int bytes) {
+    int32_t coded[TSR_BLOCK];
+    if (r->position % TSR_BLOCK != 0 || (n != TSR_BLOCK && n != r->count - r->position)) return TSR_ARGUMENT;
+    size_t done = decode_fast(r, NULL, coded, n, 0);
+    tsr_error error = decode_careful(r, NULL, done, coded, n, 0);
+    if (error == TSR_OK) error = apply_patches(r, coded, n, 0);
+    if (error == TSR_OK) restore_order(coded, r->lanes, out, n, bytes);
+    return error;
+}
+
 /* At most TSR_BLOCK symbols, or any number where there is one table. */
-static tsr_error decode_coded(tsr_reader *r, void *out, size_t n, int bytes) {
+static tsr_error decode_symbols(tsr_reader *r, void *out, size_t n, int bytes) {
     uint8_t buffer[TSR_BLOCK + 16], *tables = NULL;
     if (r->prelude != NULL) {
         tables = buffer;
@@ -257,7 +285,11 @@ static tsr_error decode_coded(tsr_reader *r, void *out, size_t n, int bytes) {
     }
     size_t done = decode_fast(r, tables, out, n, bytes);
     tsr_error error = decode_careful(r, tables, done, out, n, bytes);
-    if (error == TSR_OK) error = apply_patches(r, out, n, bytes);
+    return error == TSR_OK ? apply_patches(r, out, n, bytes) : error;
+}
+
+static tsr_error decode_coded(tsr_reader *r, void *out, size_t n, int bytes) {
+    tsr_error error = r->contexts > 0 ? decode_contexts(r, out, n, bytes) : decode_symbols(r, out, n, bytes);
     if (error == TSR_OK && !r->fits) error = check_type(r->type, out, n);
     r->position += n;
     return error;
@@ -287,7 +319,7 @@ tsr_error tsr_reader_bytes(tsr_reader *r, uint8_t *out, size_t n) {
         return TSR_OK;
     }
     const int direct = r->adaptive == NULL && r->fits && r->simd > TSR_SIMD_NONE && r->lanes >= 8;
-    const size_t most = direct && r->prelude == NULL ? n : TSR_BLOCK;
+    const size_t most = direct && r->prelude == NULL && r->contexts == 0 ? n : TSR_BLOCK;
     for (size_t i = 0; i < n; i += most) {
         size_t part = n - i < most ? n - i : most;
         tsr_error error = direct ? decode_coded(r, out + i, part, 1) : tsr_reader_next(r, block, part);

@@ -1,4 +1,4 @@
-/* What the portable decoder and its vector versions share. */
+/* What the decoder, its vector versions and the encoder share. */
 #ifndef TERSOR_RANS_H
 #define TERSOR_RANS_H
 
@@ -10,9 +10,19 @@
 #define TSR_X86 0
 #endif
 
+/* A level of a `rans1` stream with or without its sign turned, and its table, by the one before it in its lane (section 6.6). */
+static inline int32_t tsr_turned(int32_t level, int32_t before) {
+    const uint32_t sign = 0u - (uint32_t)(before < 0); /* not a branch: signs are as good as random */
+    return (int32_t)(((uint32_t)level ^ sign) - sign);
+}
+static inline uint32_t tsr_context(int32_t before, uint32_t contexts) {
+    const uint32_t size = (uint32_t)tsr_turned(before, before);
+    return size < contexts ? size : contexts - 1;
+}
+
 #if TSR_X86
 /* Whole groups of lanes while the words cannot run out; return the symbols decoded. `tables` is NULL where there is one table, else
- * it can be read 16 bytes beyond n. `out` takes n integers of 32 bits or, with `bytes`, the low byte of each. AVX-512 takes 16 or 32
+ * it can be read 16 bytes beyond n; with contexts, reader->before chooses. `out` takes n integers of 32 bits or, with `bytes`, the low byte of each. AVX-512 takes 16 or 32
  * lanes, AVX2 8, 16 or 32. */
 size_t tsr_decode_avx512(tsr_reader *reader, const uint8_t *tables, void *out, size_t n, int bytes);
 size_t tsr_decode_avx2(tsr_reader *reader, const uint8_t *tables, void *out, size_t n, int bytes);

@@ -81,6 +81,31 @@ static uint8_t *write_patches(const patch_list *patches, const int32_t *values, 
     return p;
 }
 
+/* One level of a `rans1` chunk: its table and sign; what the decoder will have decoded, before any patch, becomes the one before. */
+static inline void arrange(const tsr_encoder *e, uint32_t contexts, int32_t value, int32_t *before, int32_t *turned, uint8_t *table) {
+    const uint32_t context = tsr_context(*before, contexts);
+    *table = (uint8_t)context;
+    *turned = tsr_turned(value, *before);
+    const int32_t mode = e->lowest + (int32_t)(e->modes[context] - e->span * context);
+    *before = entry_of(e, *turned, context) ? value : tsr_turned(mode, *before);
+}
+
+void tsr_context_arrange(const tsr_encoder *e, uint32_t contexts, uint32_t lanes, const int32_t *values, size_t n, int32_t *levels,
+                         int32_t *turned, uint8_t *tables) {
+    int32_t before[TSR_MAX_LANES] = {0};
+    uint32_t shift = 0;
+    while (UINT32_C(1) << shift < lanes) shift++;
+    for (size_t start = 0; start < n; start += TSR_BLOCK) {
+        const size_t size = n - start < TSR_BLOCK ? n - start : TSR_BLOCK, run = size / lanes, whole = run * lanes;
+        for (size_t i = 0; i < size; i++) {
+            /* Lanes take turns here too, so that they do not wait for themselves. */
+            const size_t lane = i & (lanes - 1), from = i < whole ? lane * run + (i >> shift) : i, to = start + i;
+            levels[to] = values[start + from];
+            arrange(e, contexts, levels[to], &before[lane], &turned[to], &tables[to]);
+        }
+    }
+}
+
 /* Symbols from .. to - 1, backwards, in steps of single lanes; returns where the words begin, and lists what a table lacks. */
 static uint16_t *encode_portable(const tsr_encoder *e, const uint8_t *tables, const int32_t *values, size_t from, size_t to,
                                  uint32_t lanes, uint32_t *state, uint16_t *word, patch_list *patches) {
@@ -158,8 +183,8 @@ TARGET static uint16_t *encode_vectors(const tsr_encoder *e, const uint8_t *tabl
 #endif
 
 tsr_error tsr_rans_encode(const tsr_encoder *e, uint32_t table_index, uint32_t lanes, const uint8_t *tables,
-                          const int32_t *values, size_t n, uint8_t *out, size_t capacity, uint16_t *scratch, uint32_t *places,
-                          size_t *size) {
+                          const int32_t *values, const int32_t *patched, size_t n, uint8_t *out, size_t capacity, uint16_t *scratch,
+                          uint32_t *places, size_t *size) {
     if (lanes < 1 || lanes > TSR_MAX_LANES || capacity < 1 || n > UINT32_MAX) return TSR_ARGUMENT;
     out[0] = (uint8_t)table_index;
     const uint8_t *end = out + capacity;
@@ -176,7 +201,7 @@ tsr_error tsr_rans_encode(const tsr_encoder *e, uint32_t table_index, uint32_t l
 #else
     word = encode_portable(e, tables, values, whole, n, lanes, state, word, &patches);
 #endif
-    uint8_t *p = write_patches(&patches, values, out + 1, end);
+    uint8_t *p = write_patches(&patches, patched, out + 1, end);
     if (p == NULL) return TSR_TRUNCATED;
     size_t words = (size_t)(last - word);
     if ((size_t)(end - p) < 4 * (size_t)lanes + 2 * words) return TSR_TRUNCATED;

@@ -17,16 +17,23 @@ TARGET INLINE void put_512(void *out, size_t i, __m512i values, const int bytes)
     else _mm512_storeu_si512((int32_t *)out + i, values);
 }
 
+TARGET INLINE __m512i turned_512(__m512i value, __m512i before) {
+    __m512i sign = _mm512_srai_epi32(before, 31);
+    return _mm512_sub_epi32(_mm512_xor_si512(value, sign), sign);
+}
+
 /* Slots are looked up by table and the low bits of the state; words are handed out in the order of the lanes: expanded into
- * those that need one. Inlined with constants for the number of vectors, packed slots, several tables and bytes. */
+ * those that need one. Inlined with constants for the number of vectors, packed slots, several tables, bytes and contexts. */
 TARGET INLINE size_t decode_512(tsr_reader *r, const uint8_t *tables, void *out, size_t n, const size_t vectors, const int packed,
-                                const int bytes) {
+                                const int bytes, const int contexts) {
     const uint8_t *p = r->data, *end = r->end;
     const __m512i mask = _mm512_set1_epi32((1 << r->precision) - 1), limit = _mm512_set1_epi32(0x10000);
     const __m512i base = _mm512_set1_epi32(r->base), low16 = _mm512_set1_epi32(0xFFFF);
     const __m128i precision = _mm_cvtsi32_si128((int)r->precision), twice = _mm_cvtsi32_si128(2 * (int)r->precision);
     const void *slots = r->slots, *values = (const uint8_t *)r->slots + offsetof(tsr_slot, value);
+    const __m512i last = _mm512_set1_epi32((int)r->contexts - 1);
     __m512i x[2] = {_mm512_loadu_si512(r->state), _mm512_loadu_si512(r->state + 16)};
+    __m512i before[2] = {_mm512_loadu_si512(r->before), _mm512_loadu_si512(r->before + 16)};
     size_t i = 0;
     for (; i + 16 * vectors <= n && (size_t)(end - p) >= 32 * vectors; i += 16 * vectors) {
         __m512i next[2];
@@ -37,18 +44,25 @@ TARGET INLINE size_t decode_512(tsr_reader *r, const uint8_t *tables, void *out,
                 __m512i table = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(tables + i + 16 * k)));
                 index = _mm512_or_si512(index, _mm512_sll_epi32(table, precision));
             }
+            if (contexts) {
+                __m512i table = _mm512_min_epu32(_mm512_abs_epi32(before[k]), last);
+                index = _mm512_or_si512(index, _mm512_sll_epi32(table, precision));
+            }
+            __m512i value;
             if (packed) {
                 __m512i slot = _mm512_i32gather_epi32(index, slots, 4);
-                put_512(out, i + 16 * k, _mm512_add_epi32(base, _mm512_srl_epi32(slot, twice)), bytes);
+                value = _mm512_add_epi32(base, _mm512_srl_epi32(slot, twice));
                 __m512i plain = _mm512_add_epi32(high, _mm512_and_si512(slot, mask));
                 next[k] = _mm512_mullo_epi32(_mm512_and_si512(_mm512_srl_epi32(slot, precision), mask), high);
                 next[k] = _mm512_add_epi32(next[k], plain);
             } else {
                 __m512i pair = _mm512_i32gather_epi32(index, slots, sizeof(tsr_slot)); /* frequency, bias */
-                put_512(out, i + 16 * k, _mm512_i32gather_epi32(index, values, sizeof(tsr_slot)), bytes);
+                value = _mm512_i32gather_epi32(index, values, sizeof(tsr_slot));
                 next[k] = _mm512_mullo_epi32(_mm512_and_si512(pair, low16), high);
                 next[k] = _mm512_add_epi32(next[k], _mm512_srli_epi32(pair, 16));
             }
+            if (contexts) before[k] = value = turned_512(value, before[k]);
+            put_512(out, i + 16 * k, value, bytes);
         }
         UNROLL for (size_t k = 0; k < vectors; k++) {
             __mmask16 need = _mm512_cmplt_epu32_mask(next[k], limit);
@@ -60,18 +74,24 @@ TARGET INLINE size_t decode_512(tsr_reader *r, const uint8_t *tables, void *out,
     }
     _mm512_storeu_si512(r->state, x[0]);
     _mm512_storeu_si512(r->state + 16, x[1]);
+    _mm512_storeu_si512(r->before, before[0]);
+    _mm512_storeu_si512(r->before + 16, before[1]);
     r->data = p;
     return i;
 }
 
 TARGET INLINE size_t decode_32(tsr_reader *r, const uint8_t *tables, void *out, size_t n, const int bytes) {
-    if (tables) return r->packed ? decode_512(r, tables, out, n, 2, 1, bytes) : decode_512(r, tables, out, n, 2, 0, bytes);
-    return r->packed ? decode_512(r, NULL, out, n, 2, 1, bytes) : decode_512(r, NULL, out, n, 2, 0, bytes);
+    if (tables) return r->packed ? decode_512(r, tables, out, n, 2, 1, bytes, 0) : decode_512(r, tables, out, n, 2, 0, bytes, 0);
+    return r->packed ? decode_512(r, NULL, out, n, 2, 1, bytes, 0) : decode_512(r, NULL, out, n, 2, 0, bytes, 0);
 }
 
 TARGET size_t tsr_decode_avx512(tsr_reader *r, const uint8_t *tables, void *out, size_t n, int bytes) {
+    if (r->contexts > 0) {
+        if (r->lanes == 32) return r->packed ? decode_512(r, NULL, out, n, 2, 1, 0, 1) : decode_512(r, NULL, out, n, 2, 0, 0, 1);
+        return r->packed ? decode_512(r, NULL, out, n, 1, 1, 0, 1) : decode_512(r, NULL, out, n, 1, 0, 0, 1);
+    }
     if (r->lanes == 32) return bytes ? decode_32(r, tables, out, n, 1) : decode_32(r, tables, out, n, 0);
-    return r->packed ? decode_512(r, tables, out, n, 1, 1, bytes) : decode_512(r, tables, out, n, 1, 0, bytes);
+    return r->packed ? decode_512(r, tables, out, n, 1, 1, bytes, 0) : decode_512(r, tables, out, n, 1, 0, bytes, 0);
 }
 #undef TARGET
 
@@ -91,14 +111,16 @@ TARGET INLINE void put_256(void *out, size_t i, __m256i values, const int bytes)
 }
 
 TARGET INLINE size_t decode_256(tsr_reader *r, const uint8_t *tables, void *out, size_t n, const size_t vectors, const int packed,
-                                const int bytes) {
+                                const int bytes, const int contexts) {
     const uint8_t *p = r->data, *end = r->end;
     const __m256i mask = _mm256_set1_epi32((1 << r->precision) - 1), zero = _mm256_setzero_si256();
     const __m256i base = _mm256_set1_epi32(r->base), low16 = _mm256_set1_epi32(0xFFFF);
     const __m128i precision = _mm_cvtsi32_si128((int)r->precision), twice = _mm_cvtsi32_si128(2 * (int)r->precision);
     const int *slots = r->slots, *values = (const int *)((const uint8_t *)r->slots + offsetof(tsr_slot, value));
-    __m256i x[4];
+    const __m256i last = _mm256_set1_epi32((int)r->contexts - 1);
+    __m256i x[4], before[4];
     UNROLL for (size_t k = 0; k < vectors; k++) x[k] = _mm256_loadu_si256((const __m256i *)r->state + k);
+    UNROLL for (size_t k = 0; contexts && k < vectors; k++) before[k] = _mm256_loadu_si256((const __m256i *)r->before + k);
     size_t i = 0;
     for (; i + 8 * vectors <= n && (size_t)(end - p) >= 16 * vectors; i += 8 * vectors) {
         __m256i next[4];
@@ -108,18 +130,28 @@ TARGET INLINE size_t decode_256(tsr_reader *r, const uint8_t *tables, void *out,
                 __m256i table = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(tables + i + 8 * k)));
                 index = _mm256_or_si256(index, _mm256_sll_epi32(table, precision));
             }
+            if (contexts) {
+                __m256i table = _mm256_min_epu32(_mm256_abs_epi32(before[k]), last);
+                index = _mm256_or_si256(index, _mm256_sll_epi32(table, precision));
+            }
+            __m256i value;
             if (packed) {
                 __m256i slot = _mm256_i32gather_epi32(slots, index, 4);
-                put_256(out, i + 8 * k, _mm256_add_epi32(base, _mm256_srl_epi32(slot, twice)), bytes);
+                value = _mm256_add_epi32(base, _mm256_srl_epi32(slot, twice));
                 __m256i plain = _mm256_add_epi32(high, _mm256_and_si256(slot, mask));
                 next[k] = _mm256_mullo_epi32(_mm256_and_si256(_mm256_srl_epi32(slot, precision), mask), high);
                 next[k] = _mm256_add_epi32(next[k], plain);
             } else {
                 __m256i pair = _mm256_i32gather_epi32(slots, index, sizeof(tsr_slot));
-                put_256(out, i + 8 * k, _mm256_i32gather_epi32(values, index, sizeof(tsr_slot)), bytes);
+                value = _mm256_i32gather_epi32(values, index, sizeof(tsr_slot));
                 next[k] = _mm256_mullo_epi32(_mm256_and_si256(pair, low16), high);
                 next[k] = _mm256_add_epi32(next[k], _mm256_srli_epi32(pair, 16));
             }
+            if (contexts) {
+                __m256i sign = _mm256_srai_epi32(before[k], 31);
+                before[k] = value = _mm256_sub_epi32(_mm256_xor_si256(value, sign), sign);
+            }
+            put_256(out, i + 8 * k, value, bytes);
         }
         UNROLL for (size_t k = 0; k < vectors; k++) {
             /* Which lanes need a word, one byte each; running sums of the bytes number the words. */
@@ -135,19 +167,28 @@ TARGET INLINE size_t decode_256(tsr_reader *r, const uint8_t *tables, void *out,
         }
     }
     UNROLL for (size_t k = 0; k < vectors; k++) _mm256_storeu_si256((__m256i *)r->state + k, x[k]);
+    UNROLL for (size_t k = 0; contexts && k < vectors; k++) _mm256_storeu_si256((__m256i *)r->before + k, before[k]);
     r->data = p;
     return i;
 }
 
 TARGET INLINE size_t decode_32_by_8(tsr_reader *r, const uint8_t *tables, void *out, size_t n, const int bytes) {
-    if (tables) return r->packed ? decode_256(r, tables, out, n, 4, 1, bytes) : decode_256(r, tables, out, n, 4, 0, bytes);
-    return r->packed ? decode_256(r, NULL, out, n, 4, 1, bytes) : decode_256(r, NULL, out, n, 4, 0, bytes);
+    if (tables) return r->packed ? decode_256(r, tables, out, n, 4, 1, bytes, 0) : decode_256(r, tables, out, n, 4, 0, bytes, 0);
+    return r->packed ? decode_256(r, NULL, out, n, 4, 1, bytes, 0) : decode_256(r, NULL, out, n, 4, 0, bytes, 0);
+}
+
+TARGET INLINE size_t decode_256_contexts(tsr_reader *r, void *out, size_t n, const size_t vectors) {
+    return r->packed ? decode_256(r, NULL, out, n, vectors, 1, 0, 1) : decode_256(r, NULL, out, n, vectors, 0, 0, 1);
 }
 
 TARGET size_t tsr_decode_avx2(tsr_reader *r, const uint8_t *tables, void *out, size_t n, int bytes) {
+    if (r->contexts > 0) {
+        if (r->lanes == 32) return decode_256_contexts(r, out, n, 4);
+        return r->lanes == 16 ? decode_256_contexts(r, out, n, 2) : decode_256_contexts(r, out, n, 1);
+    }
     if (r->lanes == 32) return bytes ? decode_32_by_8(r, tables, out, n, 1) : decode_32_by_8(r, tables, out, n, 0);
     const size_t vectors = r->lanes / 8;
-    if (vectors == 2) return r->packed ? decode_256(r, tables, out, n, 2, 1, bytes) : decode_256(r, tables, out, n, 2, 0, bytes);
-    return r->packed ? decode_256(r, tables, out, n, 1, 1, bytes) : decode_256(r, tables, out, n, 1, 0, bytes);
+    if (vectors == 2) return r->packed ? decode_256(r, tables, out, n, 2, 1, bytes, 0) : decode_256(r, tables, out, n, 2, 0, bytes, 0);
+    return r->packed ? decode_256(r, tables, out, n, 1, 1, bytes, 0) : decode_256(r, tables, out, n, 1, 0, bytes, 0);
 }
 #endif

@@ -1,4 +1,4 @@
-/* Frequency tables and preludes: what is read before the first symbol (spec/FORMAT.md, sections 6.1, 6.2 and 6.4). */
+/* Frequency tables and preludes: what is read before the first symbol (spec/FORMAT.md, sections 6.1, 6.2, 6.4 and 6.6). */
 #include "bits.h"
 #include "tersor.h"
 
@@ -120,7 +120,7 @@ static tsr_error walk_tables(tsr_prelude *p, uint32_t tables, size_t *position) 
         tsr_error error = tsr_table_read(&table, p->data, p->size, position);
         if (error != TSR_OK) return error;
         if (k >= p->tables) continue; /* a table of classes */
-        if (p->columns > 0 && k > 0 && table.precision != p->precision) return TSR_TABLE;
+        if ((p->columns > 0 || p->contexts > 0) && k > 0 && table.precision != p->precision) return TSR_TABLE;
         p->precision = table.precision;
         if (table.lowest < low) low = table.lowest;
         if ((int64_t)table.lowest + table.alphabet > high) high = (int64_t)table.lowest + table.alphabet;
@@ -135,26 +135,41 @@ static int padding_is_zero(const tsr_prelude *p, size_t position) {
     return position % 8 == 0 || p->data[position / 8] >> position % 8 == 0;
 }
 
-tsr_error tsr_prelude_open(tsr_prelude *p, const uint8_t *data, size_t size) {
+/* Lanes and number of tables. */
+static tsr_error read_head(tsr_prelude *p, const uint8_t *data, size_t size, uint32_t most_tables) {
     memset(p, 0, sizeof *p);
     p->data = data;
     p->size = size;
-    if (size < 2 || data[0] > 5 || data[1] == 0) return TSR_TABLE;
+    if (size < 2 || data[0] > 5 || data[1] == 0 || data[1] > most_tables) return TSR_TABLE;
     p->lanes = UINT32_C(1) << data[0];
     p->tables = data[1];
+    return TSR_OK;
+}
+
+/* Tables and nothing else. */
+static tsr_error read_tables(tsr_prelude *p) {
     size_t position = 16;
     tsr_error error = walk_tables(p, p->tables, &position);
     if (error != TSR_OK) return error;
-    return (position + 7) / 8 == size && padding_is_zero(p, position) ? TSR_OK : TSR_TABLE;
+    return (position + 7) / 8 == p->size && padding_is_zero(p, position) ? TSR_OK : TSR_TABLE;
+}
+
+tsr_error tsr_prelude_open(tsr_prelude *p, const uint8_t *data, size_t size) {
+    tsr_error error = read_head(p, data, size, TSR_MAX_TABLES);
+    return error == TSR_OK ? read_tables(p) : error;
+}
+
+tsr_error tsr_prelude_open_1(tsr_prelude *p, const uint8_t *data, size_t size) {
+    tsr_error error = read_head(p, data, size, TSR_MAX_CLASSES);
+    if (error != TSR_OK) return error;
+    p->contexts = p->tables;
+    error = read_tables(p);
+    return error == TSR_OK && p->precision > TSR_MAX_PRECISION_2D ? TSR_TABLE : error;
 }
 
 tsr_error tsr_prelude_open_2d(tsr_prelude *p, const uint8_t *data, size_t size, uint64_t count) {
-    memset(p, 0, sizeof *p);
-    p->data = data;
-    p->size = size;
-    if (size < 2 || data[0] > 5 || data[1] == 0 || data[1] > TSR_MAX_CLASSES) return TSR_TABLE;
-    p->lanes = UINT32_C(1) << data[0];
-    p->tables = data[1];
+    tsr_error error = read_head(p, data, size, TSR_MAX_CLASSES);
+    if (error != TSR_OK) return error;
     const uint8_t *next = data + 2;
     uint64_t row_bytes;
     if (!read_varint(&next, data + size, &p->columns) || !read_varint(&next, data + size, &row_bytes)) return TSR_TABLE;
@@ -162,7 +177,7 @@ tsr_error tsr_prelude_open_2d(tsr_prelude *p, const uint8_t *data, size_t size, 
         return TSR_TABLE;
     p->rows = (count - 1) / p->columns + 1;
     size_t position = 8 * (size_t)(next - data);
-    tsr_error error = walk_tables(p, p->tables + 2, &position);
+    error = walk_tables(p, p->tables + 2, &position);
     if (error != TSR_OK) return error;
     if (p->precision > TSR_MAX_PRECISION_2D || !padding_is_zero(p, position)) return TSR_TABLE;
     p->classes = (position + 7) / 8;
@@ -193,15 +208,20 @@ static tsr_error read_classes(const tsr_prelude *p, uint32_t table_index, const 
     return error == TSR_OK ? TSR_OK : TSR_TABLE;
 }
 
-tsr_error tsr_prelude_fill(tsr_prelude *p, uint8_t *row_class, uint8_t *column_class, void *slots, tsr_slot *scratch) {
+/* The classes of all rows, then those of all columns. */
+static tsr_error read_sides(const tsr_prelude *p, uint8_t *row_class, uint8_t *column_class, tsr_slot *scratch) {
     const uint8_t *rows = p->data + p->classes, *columns = rows + p->row_bytes;
     uint32_t row = 0, column = 0;
     tsr_error error = read_classes(p, p->tables, rows, p->row_bytes, row_class, p->rows, scratch, &row);
     if (error == TSR_OK)
         error = read_classes(p, p->tables + 1, columns, (size_t)(p->data + p->size - columns), column_class, p->columns, scratch,
                              &column);
+    return error == TSR_OK && row + column >= p->tables ? TSR_TABLE : error;
+}
+
+tsr_error tsr_prelude_fill(tsr_prelude *p, uint8_t *row_class, uint8_t *column_class, void *slots, tsr_slot *scratch) {
+    tsr_error error = p->columns > 0 ? read_sides(p, row_class, column_class, scratch) : TSR_OK;
     if (error != TSR_OK) return error;
-    if (row + column >= p->tables) return TSR_TABLE;
     const size_t width = p->packed ? sizeof(uint32_t) : sizeof(tsr_slot);
     for (uint32_t k = 0; k < p->tables; k++) {
         tsr_table table;

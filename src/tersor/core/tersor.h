@@ -32,7 +32,7 @@ enum {
     TSR_BLOCK = 2048,     /* symbols decoded at a time: levels and weights stay in the first-level cache */
     TSR_LEAF = 65536,     /* elements under one leaf of a tensor's digest (section 5) */
     TSR_VERBATIM = 255,   /* table index of a chunk whose symbols are stored as they are */
-    TSR_MAX_CLASSES = 64, /* tables of a `rans2d` stream */
+    TSR_MAX_CLASSES = 64, /* tables of a `rans1` or `rans2d` stream */
     TSR_MAX_PRECISION_2D = 13,
     TSR_MAX_SIDE = 1 << 24, /* rows, and columns, of a `rans2d` stream */
     TSR_MAX_TRELLIS = (1 << 30) - 1 /* largest level of a trellis: twice as much still fits */
@@ -85,18 +85,23 @@ typedef struct {
     size_t size;
     uint32_t lanes, tables;
     size_t at[TSR_MAX_TABLES]; /* first bit of every table; with `rans2d`, two tables of classes follow */
-    /* `rans2d` (section 6.4) alone: */
-    uint64_t columns, rows;    /* columns is 0 with `rans` */
+    uint32_t contexts;         /* `rans1` (section 6.6): tables, by the level before; 0 with the others */
+    uint64_t columns, rows;    /* `rans2d` (section 6.4); columns is 0 with the others */
+    /* Both: */
     uint32_t precision;        /* of all tables */
     int32_t base, highest;     /* of their values */
     int packed;
+    const void *slots;         /* of all tables, one after another */
+    /* `rans2d` alone: */
     size_t classes, row_bytes; /* where the coded classes begin, and the bytes of those of the rows */
     const uint8_t *row_class, *column_class;
-    const void *slots;         /* of all tables, one after another */
 } tsr_prelude;
 
 /* Parses and checks the prelude of a `rans` stream. */
 tsr_error tsr_prelude_open(tsr_prelude *prelude, const uint8_t *data, size_t size);
+
+/* The same for a `rans1` stream; tsr_prelude_fill must follow. */
+tsr_error tsr_prelude_open_1(tsr_prelude *prelude, const uint8_t *data, size_t size);
 
 /* The same for a `rans2d` stream of `count` symbols; tsr_prelude_fill must follow. */
 tsr_error tsr_prelude_open_2d(tsr_prelude *prelude, const uint8_t *data, size_t size, uint64_t count);
@@ -133,12 +138,14 @@ typedef struct {
     int packed;
     int fits;                         /* all values of the tables are of the type */
     int32_t base;
+    uint32_t contexts;                /* `rans1`: tables, by the level that the lane decoded before; else 0 */
+    int32_t before[TSR_MAX_LANES];    /* that level */
     const tsr_prelude *prelude;       /* `rans2d`: the table changes with row and column; else NULL */
     uint64_t first;                   /* number of the first symbol in the stream, with `rans2d` */
     struct tsr_adaptive *adaptive;    /* `adaptive`: decodes by itself; else NULL */
 } tsr_reader;
 
-/* Opens a `rans` or `rans2d` chunk whose first symbol is number `first` of the stream. `slots` must hold 2^TSR_MAX_PRECISION entries;
+/* Opens a `rans`, `rans1` or `rans2d` chunk whose first symbol is number `first` of the stream. `slots` must hold 2^TSR_MAX_PRECISION entries;
  * they and the prelude must outlive the reader. */
 tsr_error tsr_reader_open(tsr_reader *reader, tsr_slot *slots, const tsr_prelude *prelude, tsr_type type, const uint8_t *data,
                           size_t size, uint64_t first, uint64_t count);
@@ -153,7 +160,8 @@ tsr_error tsr_reader_open_plain(tsr_reader *reader, tsr_type type, const uint8_t
 /* A reader of a chunk that tsr_adaptive_open (adaptive.h) has opened. */
 void tsr_reader_open_adaptive(tsr_reader *reader, struct tsr_adaptive *chunk, tsr_type type, uint64_t count);
 
-/* Decodes the next n <= TSR_BLOCK symbols into out. n must be a multiple of TSR_MAX_LANES unless they are the last ones. */
+/* Decodes the next n <= TSR_BLOCK symbols into out. n must be a multiple of TSR_MAX_LANES, with `rans1` TSR_BLOCK, unless they are the
+ * last ones. */
 tsr_error tsr_reader_next(tsr_reader *reader, int32_t *out, size_t n);
 
 /* The next n symbols of type u8 or i8 as bytes; n as above, but of any size. */
@@ -207,12 +215,17 @@ tsr_error tsr_encoder_open(tsr_encoder *encoder, const tsr_prelude *prelude, uin
 /* Fills encoder->entries (span for each table) and encoder->modes, which the caller has set. */
 tsr_error tsr_encoder_fill(tsr_encoder *encoder, const tsr_prelude *prelude, uint32_t from, uint32_t to);
 
+/* What a `rans1` chunk codes, in the order of its lanes: n levels, their sign turned where the one before is negative, and the table
+ * of each. */
+void tsr_context_arrange(const tsr_encoder *encoder, uint32_t contexts, uint32_t lanes, const int32_t *values, size_t n,
+                         int32_t *levels, int32_t *turned, uint8_t *tables);
+
 /* Encodes n values as a chunk that starts with byte `table_index`. `tables` holds the table of every symbol, or is NULL: the
- * first. Values a table lacks become patches. Returns the size through `*size`; TSR_TRUNCATED if `capacity` is too small.
- * `scratch` holds n + 32 words, `places` n numbers. */
+ * first. Values a table lacks become patches, to those in `patched`. Returns the size through `*size`; TSR_TRUNCATED if `capacity` is
+ * too small. `scratch` holds n + 32 words, `places` n numbers. */
 tsr_error tsr_rans_encode(const tsr_encoder *encoder, uint32_t table_index, uint32_t lanes, const uint8_t *tables,
-                          const int32_t *values, size_t n, uint8_t *out, size_t capacity, uint16_t *scratch, uint32_t *places,
-                          size_t *size);
+                          const int32_t *values, const int32_t *patched, size_t n, uint8_t *out, size_t capacity, uint16_t *scratch,
+                          uint32_t *places, size_t *size);
 
 /* Counts the values lowest .. lowest + alphabet - 1 into the first half of `counts`, which has room for twice the
  * alphabet; returns how many fell outside. */
@@ -225,6 +238,10 @@ void tsr_magnitudes(const int32_t *values, size_t n, uint64_t first, uint64_t co
  * returns how many fell outside. */
 uint64_t tsr_class_histogram(const int32_t *values, size_t n, uint64_t first, uint64_t columns, const uint8_t *row_class,
                              const uint8_t *column_class, uint32_t classes, int32_t lowest, uint32_t span, uint64_t *counts);
+
+/* Counts turned levels by context, as tsr_context_arrange would give them where no level is patched, into `contexts` rows of 2 reach + 1
+ * counts for the levels from -reach on; no level is larger. */
+void tsr_context_histogram(const int32_t *values, size_t n, uint32_t lanes, uint32_t contexts, uint32_t reach, uint64_t *counts);
 
 /* Adds to `costs`, `classes` floats for every row (by_row) or column, the bits of its symbols under each class, given the classes of
  * the `other` side. `bits` has `tables` floats for every value from `lowest` on; other + classes - 1 < tables. */
