@@ -1,5 +1,5 @@
 # fmt: off
-"""The reference decoder of the tersor file format 1.1: slow, small, and written from FORMAT.md alone.
+"""The reference decoder of the tersor file format 1.2: slow, small, and written from FORMAT.md alone.
 
 Comments cite its sections. `python reference_decoder.py FILE` lists the tensors and ends with "ok" or an error code.
 (At most 500 lines, so not formatted. Needs a zstd module for zstd streams.)
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from adaptive_reference import DecodeError, decode_adaptive, need, read_layout
+from hash_reference import number, xxh3
 
 LIMIT = 1 << 28  # bytes of all decoded tensors, and symbols of all streams: minutes of pure Python
 MANIFEST_LIMIT = 1 << 22  # bytes of the inflated manifest; its Python objects take up to 64 times as much
@@ -33,68 +34,7 @@ def becomes(code: str, exception: type[Exception]) -> Iterator[None]:
     except exception as error:
         raise DecodeError(code, str(error)) from None
 
-# ---- The hash: XXH3, 64 bits, with a seed (names as in the xxHash specification) ----
 M32, M64 = (1 << 32) - 1, (1 << 64) - 1
-PRIME32 = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D)
-PRIME64 = (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5)
-MX1, MX2 = 0x165667919E3779F9, 0x9FB21C651E98DF25
-SECRET = bytes.fromhex(
-    "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825ad07dccff7221"
-    "b8084674f743248ee03590e6813a264c3c2852bb91c300cb88d0658b1b532ea371644897a20df94e3819ef46a9deacd8"
-    "a8fa763fe39c343ff9dcbbc7c70b4f1d8a51e04bcdb45931c89f7ec9d9787364eac5ac8334d3ebc3c581a0fffa1363eb"
-    "170ddd51b7f0da49d316552629d4689e2b16be587d47a1fc8ff8b8d17ad031ce45cb3a8f95160428afd7fbcabb4b407e")
-
-def number(data: bytes, at: int, size: int) -> int: return int.from_bytes(data[at : at + size], "little")
-def secret2(at: int) -> int: return number(SECRET, at, 8) ^ number(SECRET, at + 8, 8)
-def fold(a: int, b: int) -> int: return (a * b ^ a * b >> 64) & M64
-def avalanche(x: int, shift: int = 37, factor: int = MX1) -> int:
-    x = (x ^ x >> shift) * factor & M64
-    return x ^ x >> 32
-def avalanche_xxh64(x: int) -> int: return avalanche((x ^ x >> 33) * PRIME64[1] & M64, 29, PRIME64[2])
-def mix(data: bytes, at: int, secret_at: int, seed: int) -> int:
-    s, t = number(SECRET, secret_at, 8) + seed & M64, number(SECRET, secret_at + 8, 8) - seed & M64
-    return fold(number(data, at, 8) ^ s, number(data, at + 8, 8) ^ t)
-def xxh3(data: bytes, seed: int = 0) -> int:
-    n = len(data)
-    if n == 0:
-        return avalanche_xxh64(seed ^ secret2(56))
-    if n <= 3:
-        combined = data[n - 1] | n << 8 | data[0] << 16 | data[n >> 1] << 24
-        return avalanche_xxh64(((number(SECRET, 0, 4) ^ number(SECRET, 4, 4)) + seed & M64) ^ combined)
-    if n <= 8:
-        seed ^= int.from_bytes((seed & M32).to_bytes(4, "little"), "big") << 32
-        x = (secret2(8) - seed & M64) ^ (number(data, n - 4, 4) | number(data, 0, 4) << 32)
-        x = (x ^ ((x << 49 | x >> 15) ^ (x << 24 | x >> 40)) & M64) * MX2 & M64
-        x = (x ^ (x >> 35) + n) * MX2 & M64
-        return x ^ x >> 28
-    if n <= 16:
-        low, high = (secret2(24) + seed & M64) ^ number(data, 0, 8), (secret2(40) - seed & M64) ^ number(data, n - 8, 8)
-        return avalanche(n + int.from_bytes(low.to_bytes(8, "little"), "big") + high + fold(low, high) & M64)
-    acc = n * PRIME64[0]
-    if n <= 128:
-        for i in range(0, (n + 31) // 32 * 16, 16):
-            acc += mix(data, i, 2 * i, seed) + mix(data, n - i - 16, 2 * i + 16, seed)
-        return avalanche(acc & M64)
-    if n <= 240:
-        acc = avalanche(acc + sum(mix(data, i, i, seed) for i in range(0, 128, 16)) & M64)
-        acc += sum(mix(data, i, i - 125, seed) for i in range(128, n - 15, 16))
-        return avalanche(acc + mix(data, n - 16, 119, seed) & M64)
-    return xxh3_large(data, n, seed)
-def xxh3_large(data: bytes, n: int, seed: int) -> int:
-    words = enumerate(struct.unpack("<24Q", SECRET))
-    secret = struct.pack("<24Q", *((w - seed if i % 2 else w + seed) & M64 for i, w in words))
-    keys = [struct.unpack_from("<8Q", secret, 8 * i) for i in range(17)]  # 16 for stripes, 1 to scramble
-    acc = [PRIME32[2], *PRIME64[:4], PRIME32[1], PRIME64[4], PRIME32[0]]  # may exceed 64 bits in between
-    for stripe in range((n - 1) // 64 + 1):
-        last = stripe == (n - 1) // 64
-        key = struct.unpack_from("<8Q", secret, 121) if last else keys[stripe % 16]
-        for i, word in enumerate(struct.unpack_from("<8Q", data, n - 64 if last else 64 * stripe)):
-            acc[i ^ 1] += word
-            acc[i] += ((word ^ key[i]) & M32) * ((word ^ key[i]) >> 32)
-        if stripe % 16 == 15 and not last:
-            acc = [(a ^ (a & M64) >> 47 ^ keys[16][i]) * PRIME32[0] & M64 for i, a in enumerate(acc)]
-    acc = [(a & M64) ^ k for a, k in zip(acc, struct.unpack_from("<8Q", secret, 11), strict=True)]
-    return avalanche(n * PRIME64[0] + sum(fold(acc[i], acc[i + 1]) for i in (0, 2, 4, 6)) & M64)
 
 # ---- 2. Header, and 3. Manifest storage ----
 def inflate_manifest(file: bytes, limit: int) -> tuple[bytes, int]:  # and the offset behind it in the file
@@ -267,11 +207,11 @@ def decode_zstd(piece: bytes, size: int) -> bytes:
     need(frame.eof and not frame.unused_data and len(data) == size, "zstd", "not one frame of the right size")
     return data
 
-# ---- 6.1 and 6.4 Prelude ----
+# ---- 6.1, 6.4 and 6.6 Prelude ----
 Table = tuple[int, int, list[int]]  # precision, lowest value, frequencies
 
-class Prelude(NamedTuple):  # with coder rans2d, also the classes of all rows and columns
-    lanes: int; tables: list[Table]; rows: Sequence[int] = (); columns: Sequence[int] = ()
+class Prelude(NamedTuple):  # with coder rans2d, also the classes of all rows and columns; previous: with coder rans1
+    lanes: int; tables: list[Table]; rows: Sequence[int] = (); columns: Sequence[int] = (); previous: bool = False
 def read_prelude(piece: bytes, count: int = 0) -> Prelude:  # of coder rans2d (6.4) where there is a count of symbols
     with becomes("stream_table", DecodeError):
         need(len(piece) >= 2 and piece[0] <= 5, "stream_table", "the number of lanes")
@@ -295,8 +235,13 @@ def read_prelude(piece: bytes, count: int = 0) -> Prelude:  # of coder rans2d (6
         need(min(rows + columns) >= 0 and max(rows) + max(columns) < table_count, "stream_table", "classes")
     return Prelude(lanes, tables[:-2], rows, columns)
 def rans_prelude(piece: bytes, _: int) -> Prelude: return read_prelude(piece)
+def rans1_prelude(piece: bytes, _: int) -> Prelude:
+    prelude = read_prelude(piece)
+    precisions = {table[0] for table in prelude.tables}
+    need(len(prelude.tables) <= 64 and precisions == {min(*precisions, 13)}, "stream_table", "tables of rans1")
+    return prelude._replace(previous=True)
 def adaptive_prelude(piece: bytes, _: int) -> list[int]: return read_layout(piece)
-PRELUDES = {"rans": rans_prelude, "rans2d": read_prelude, "adaptive": adaptive_prelude}
+PRELUDES = {"rans": rans_prelude, "rans1": rans1_prelude, "rans2d": read_prelude, "adaptive": adaptive_prelude}
 
 # ---- 6.2 Tables ----
 def take(bits: Iterator[int], count: int) -> int:  # a number, least significant bit first
@@ -333,7 +278,7 @@ def read_table(bits: Iterator[int]) -> Table:
     need(frequencies[mode] > 0, "stream_table", "the sum of the frequencies")
     return precision, lowest, frequencies
 
-# ---- 6.3 and 6.4 Chunks ----
+# ---- 6.3, 6.4 and 6.6 Chunks ----
 def read_varint(piece: bytes, at: int) -> tuple[int, int]:  # and the offset behind it
     value = 0
     for i, byte in enumerate(piece[at : at + 10]):  # 2^64 has ten digits in base 128
@@ -346,11 +291,19 @@ def decode_rans(piece: bytes, count: int, code: str, prelude: Prelude, first: in
     need(len(piece) > 0, "stream_truncated", "an empty chunk")
     if piece[0] == 255:
         return decode_raw(piece[1:], count, code)
-    need(piece[0] < (1 if prelude.columns else len(prelude.tables)), "stream_table", f"table {piece[0]}")
+    one = prelude.columns or prelude.previous
+    need(piece[0] < (1 if one else len(prelude.tables)), "stream_table", f"table {piece[0]}")
     numbers, row = [piece[0]] * count, len(prelude.columns)
+    if prelude.previous:
+        values = decode_symbols(piece[1:], [PREVIOUS] * count, prelude.lanes, prelude.tables)
+        return [value for at in range(0, count, 2048) for value in from_lanes(values[at : at + 2048], prelude.lanes)]
     if row:
         numbers = [prelude.rows[i // row] + prelude.columns[i % row] for i in range(first, first + count)]
     return decode_symbols(piece[1:], numbers, prelude.lanes, prelude.tables)
+def from_lanes(block: list[int], lanes: int) -> list[int]:  # in the order of the chunk
+    whole = len(block) // lanes * lanes
+    return [value for lane in range(lanes) for value in block[lane:whole:lanes]] + block[whole:]
+PREVIOUS = -1  # the number of the table is that of the level before
 def decode_symbols(piece: bytes, numbers: list[int], lanes: int, tables: list[Table]) -> list[int]:  # numbers of tables
     count, (patch_count, at) = len(numbers), read_varint(piece, 0)
     need(patch_count <= count, "stream_patch", "more patches than symbols")
@@ -366,10 +319,13 @@ def decode_symbols(piece: bytes, numbers: list[int], lanes: int, tables: list[Ta
     need(min(states) >= 1 << 16, "stream_range", "a state is too small")
     at += 4 * lanes
     need((len(piece) - at) % 2 == 0, "stream_trailing", "an odd byte")
-    cumulative = {t: list(accumulate(tables[t][2], initial=0)) for t in set(numbers)}
+    numbers_used = range(len(tables)) if PREVIOUS in numbers else set(numbers)
+    cumulative = {t: list(accumulate(tables[t][2], initial=0)) for t in numbers_used}
     symbols = {t: [k for k, f in enumerate(tables[t][2]) for _ in range(f)] for t in cumulative}  # of every slot
     values: list[int] = []
     for i, t in enumerate(numbers):
+        before = values[i - lanes] if t == PREVIOUS and i >= lanes else 0
+        t = min(abs(before), len(tables) - 1) if t == PREVIOUS else t
         x, (precision, lowest, frequencies) = states[i % lanes], tables[t]
         slot = x & (1 << precision) - 1
         k = symbols[t][slot]
@@ -379,7 +335,7 @@ def decode_symbols(piece: bytes, numbers: list[int], lanes: int, tables: list[Ta
             x = x << 16 | piece[at] | piece[at + 1] << 8
             at += 2
         states[i % lanes] = x
-        values.append(lowest + k)
+        values.append(-lowest - k if before < 0 else lowest + k)
     need(at == len(piece) and states == [1 << 16] * lanes, "stream_trailing", "words are left, or bad states")
     for position, value in patches.items():
         values[position] = value

@@ -278,21 +278,16 @@ nb::bytes encode_chunk(Integers values, const Prelude &prelude, uint32_t table, 
         encoder.modes = modes.data();
         check(tsr_encoder_fill(&encoder, &prelude.state, from, to));
         std::vector<uint8_t> tables(several ? n + 16 : 0);
-        std::vector<int32_t> levels(several && !classed ? n : 0), turned(levels.size());
-        const int32_t *coded = values.data(), *patched = coded;
+        std::unique_ptr<int32_t[]> turned(several && !classed ? new int32_t[n] : nullptr);
         if (classed) tsr_prelude_tables(&prelude.state, first, tables.data(), n);
-        else if (several) {
-            tsr_context_arrange(&encoder, prelude.state.contexts, prelude.state.lanes, values.data(), n, levels.data(),
-                                turned.data(), tables.data());
-            coded = turned.data();
-            patched = levels.data();
-        }
+        if (turned)
+            tsr_context_arrange(&encoder, prelude.state.contexts, prelude.state.lanes, values.data(), n, turned.get(), tables.data());
         size_t capacity = 64 + 4 * TSR_MAX_LANES + 18 * n; // a patch takes 15 bytes at most, a symbol 2
         out.reset(new uint8_t[capacity]);
         std::unique_ptr<uint16_t[]> scratch(new uint16_t[n + 32]);
         std::unique_ptr<uint32_t[]> places(new uint32_t[n]);
-        check(tsr_rans_encode(&encoder, from, prelude.state.lanes, several ? tables.data() : nullptr, coded, patched, n,
-                              out.get(), capacity, scratch.get(), places.get(), &size));
+        check(tsr_rans_encode(&encoder, from, prelude.state.lanes, several ? tables.data() : nullptr, values.data(), turned.get(),
+                              n, out.get(), capacity, scratch.get(), places.get(), &size));
     }
     return nb::bytes(reinterpret_cast<const char *>(out.get()), size);
 }

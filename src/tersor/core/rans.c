@@ -254,25 +254,27 @@ TSR_VECTORISED static tsr_error check_type(tsr_type type, const int32_t *values,
 }
 
 /* n symbols of a block from the order of the lanes to their own. */
-TSR_VECTORISED static void restore_order(const int32_t *coded, uint32_t lanes, void *out, size_t n, int bytes) {
-    const size_t run = n / lanes, whole = run * lanes;
-    for (uint32_t lane = 0; lane < lanes; lane++) {
-        if (bytes)
-            for (size_t k = 0; k < run; k++) ((uint8_t *)out)[lane * run + k] = (uint8_t)coded[k * lanes + lane];
-        else
-            for (size_t k = 0; k < run; k++) ((int32_t *)out)[lane * run + k] = coded[k * lanes + lane];
+static void restore_order(const tsr_reader *r, const int32_t *coded, int32_t *out, size_t n) {
+    const size_t lanes = r->lanes, run = n / lanes, whole = run * lanes;
+#if TSR_X86
+    if (r->simd >= TSR_SIMD_AVX512 && lanes == 32 && n == TSR_BLOCK) {
+        tsr_restore_avx512(coded, out);
+        return;
     }
-    for (size_t i = whole; i < n; i++) put(out, i, coded[i], bytes);
+#endif
+    for (size_t lane = 0; lane < lanes; lane++)
+        for (size_t k = 0; k < run; k++) out[lane * run + k] = coded[k * lanes + lane];
+    for (size_t i = whole; i < n; i++) out[i] = coded[i];
 }
 
 /* A block of a `rans1` stream. Patches count in the order of the lanes. */
-static tsr_error decode_contexts(tsr_reader *r, void *out, size_t n, int bytes) {
+static tsr_error decode_contexts(tsr_reader *r, int32_t *out, size_t n) {
     int32_t coded[TSR_BLOCK];
     if (r->position % TSR_BLOCK != 0 || (n != TSR_BLOCK && n != r->count - r->position)) return TSR_ARGUMENT;
     size_t done = decode_fast(r, NULL, coded, n, 0);
     tsr_error error = decode_careful(r, NULL, done, coded, n, 0);
     if (error == TSR_OK) error = apply_patches(r, coded, n, 0);
-    if (error == TSR_OK) restore_order(coded, r->lanes, out, n, bytes);
+    if (error == TSR_OK) restore_order(r, coded, out, n);
     return error;
 }
 
@@ -289,7 +291,7 @@ static tsr_error decode_symbols(tsr_reader *r, void *out, size_t n, int bytes) {
 }
 
 static tsr_error decode_coded(tsr_reader *r, void *out, size_t n, int bytes) {
-    tsr_error error = r->contexts > 0 ? decode_contexts(r, out, n, bytes) : decode_symbols(r, out, n, bytes);
+    tsr_error error = r->contexts > 0 ? decode_contexts(r, out, n) : decode_symbols(r, out, n, bytes);
     if (error == TSR_OK && !r->fits) error = check_type(r->type, out, n);
     r->position += n;
     return error;
@@ -318,8 +320,8 @@ tsr_error tsr_reader_bytes(tsr_reader *r, uint8_t *out, size_t n) {
         r->position += n;
         return TSR_OK;
     }
-    const int direct = r->adaptive == NULL && r->fits && r->simd > TSR_SIMD_NONE && r->lanes >= 8;
-    const size_t most = direct && r->prelude == NULL && r->contexts == 0 ? n : TSR_BLOCK;
+    const int direct = r->adaptive == NULL && r->contexts == 0 && r->fits && r->simd > TSR_SIMD_NONE && r->lanes >= 8;
+    const size_t most = direct && r->prelude == NULL ? n : TSR_BLOCK;
     for (size_t i = 0; i < n; i += most) {
         size_t part = n - i < most ? n - i : most;
         tsr_error error = direct ? decode_coded(r, out + i, part, 1) : tsr_reader_next(r, block, part);

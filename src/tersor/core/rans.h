@@ -20,12 +20,22 @@ static inline uint32_t tsr_context(int32_t before, uint32_t contexts) {
     return size < contexts ? size : contexts - 1;
 }
 
+/* Where the level that a `rans1` chunk of n codes as number i stands: whole runs take turns, one to a lane. */
+static inline size_t tsr_lane_order(size_t i, size_t n, uint32_t lanes) {
+    const size_t start = i - i % TSR_BLOCK, size = n - start < TSR_BLOCK ? n - start : TSR_BLOCK, run = size / lanes;
+    i -= start;
+    return start + (i < run * lanes ? i % lanes * run + i / lanes : i);
+}
+
 #if TSR_X86
 /* Whole groups of lanes while the words cannot run out; return the symbols decoded. `tables` is NULL where there is one table, else
  * it can be read 16 bytes beyond n; with contexts, reader->before chooses. `out` takes n integers of 32 bits or, with `bytes`, the low byte of each. AVX-512 takes 16 or 32
  * lanes, AVX2 8, 16 or 32. */
 size_t tsr_decode_avx512(tsr_reader *reader, const uint8_t *tables, void *out, size_t n, int bytes);
 size_t tsr_decode_avx2(tsr_reader *reader, const uint8_t *tables, void *out, size_t n, int bytes);
+
+/* A whole block of a `rans1` stream from the order of 32 lanes to its own. */
+void tsr_restore_avx512(const int32_t *coded, int32_t *out);
 #endif
 
 #endif

@@ -69,39 +69,35 @@ typedef struct {
     size_t count;
 } patch_list;
 
-static uint8_t *write_patches(const patch_list *patches, const int32_t *values, uint8_t *p, const uint8_t *end) {
+static uint8_t *write_patches(const patch_list *patches, const int32_t *values, size_t n, uint32_t runs, uint8_t *p, const uint8_t *end) {
     p = write_varint(p, end, patches->count);
     uint32_t from = 0;
     for (size_t k = patches->count; k-- > 0 && p != NULL;) {
         uint32_t at = patches->places[k];
         p = write_varint(p, end, at - from);
-        p = write_varint(p, end, zigzag(values[at]));
+        p = write_varint(p, end, zigzag(values[runs > 0 ? tsr_lane_order(at, n, runs) : at]));
         from = at + 1;
     }
     return p;
 }
 
-/* One level of a `rans1` chunk: its table and sign; what the decoder will have decoded, before any patch, becomes the one before. */
-static inline void arrange(const tsr_encoder *e, uint32_t contexts, int32_t value, int32_t *before, int32_t *turned, uint8_t *table) {
-    const uint32_t context = tsr_context(*before, contexts);
-    *table = (uint8_t)context;
-    *turned = tsr_turned(value, *before);
-    const int32_t mode = e->lowest + (int32_t)(e->modes[context] - e->span * context);
-    *before = entry_of(e, *turned, context) ? value : tsr_turned(mode, *before);
-}
-
-void tsr_context_arrange(const tsr_encoder *e, uint32_t contexts, uint32_t lanes, const int32_t *values, size_t n, int32_t *levels,
-                         int32_t *turned, uint8_t *tables) {
+void tsr_context_arrange(const tsr_encoder *e, uint32_t contexts, uint32_t lanes, const int32_t *values, size_t n, int32_t *turned,
+                         uint8_t *tables) {
     int32_t before[TSR_MAX_LANES] = {0};
-    uint32_t shift = 0;
-    while (UINT32_C(1) << shift < lanes) shift++;
-    for (size_t start = 0; start < n; start += TSR_BLOCK) {
-        const size_t size = n - start < TSR_BLOCK ? n - start : TSR_BLOCK, run = size / lanes, whole = run * lanes;
-        for (size_t i = 0; i < size; i++) {
-            /* Lanes take turns here too, so that they do not wait for themselves. */
-            const size_t lane = i & (lanes - 1), from = i < whole ? lane * run + (i >> shift) : i, to = start + i;
-            levels[to] = values[start + from];
-            arrange(e, contexts, levels[to], &before[lane], &turned[to], &tables[to]);
+    size_t i = 0;
+    while (i < n) {
+        const size_t start = i, size = n - i < TSR_BLOCK ? n - i : TSR_BLOCK, run = size / lanes;
+        for (size_t step = 0; i < start + size; step++) {
+            const size_t stride = step < run ? run : 1, from = step < run ? start + step : i;
+            for (uint32_t lane = 0; lane < lanes && i < start + size; lane++, i++) {
+                const int32_t value = values[from + lane * stride];
+                const uint32_t context = tsr_context(before[lane], contexts);
+                tables[i] = (uint8_t)context;
+                turned[i] = tsr_turned(value, before[lane]);
+                /* The decoder goes by what it decoded, before any patch. */
+                const int32_t mode = e->lowest + (int32_t)(e->modes[context] - e->span * context);
+                before[lane] = entry_of(e, turned[i], context) ? value : tsr_turned(mode, before[lane]);
+            }
         }
     }
 }
@@ -183,7 +179,7 @@ TARGET static uint16_t *encode_vectors(const tsr_encoder *e, const uint8_t *tabl
 #endif
 
 tsr_error tsr_rans_encode(const tsr_encoder *e, uint32_t table_index, uint32_t lanes, const uint8_t *tables,
-                          const int32_t *values, const int32_t *patched, size_t n, uint8_t *out, size_t capacity, uint16_t *scratch,
+                          const int32_t *values, const int32_t *turned, size_t n, uint8_t *out, size_t capacity, uint16_t *scratch,
                           uint32_t *places, size_t *size) {
     if (lanes < 1 || lanes > TSR_MAX_LANES || capacity < 1 || n > UINT32_MAX) return TSR_ARGUMENT;
     out[0] = (uint8_t)table_index;
@@ -192,16 +188,17 @@ tsr_error tsr_rans_encode(const tsr_encoder *e, uint32_t table_index, uint32_t l
     uint32_t state[TSR_MAX_LANES];
     for (uint32_t lane = 0; lane < TSR_MAX_LANES; lane++) state[lane] = 0x10000;
     uint16_t *last = scratch + n + 32, *word = last; /* filled backwards: the decoder reads what was written last */
+    const int32_t *coded = turned ? turned : values;
     patch_list patches = {places, 0};
     size_t whole = 0;
 #if TSR_X86
     if (lanes == 32 && e->precision >= 12 && tsr_simd_best() >= TSR_SIMD_AVX512) whole = n / 32;
-    word = encode_portable(e, tables, values, 32 * whole, n, lanes, state, word, &patches);
-    if (whole > 0) word = encode_vectors(e, tables, values, whole, state, word, &patches);
+    word = encode_portable(e, tables, coded, 32 * whole, n, lanes, state, word, &patches);
+    if (whole > 0) word = encode_vectors(e, tables, coded, whole, state, word, &patches);
 #else
-    word = encode_portable(e, tables, values, whole, n, lanes, state, word, &patches);
+    word = encode_portable(e, tables, coded, whole, n, lanes, state, word, &patches);
 #endif
-    uint8_t *p = write_patches(&patches, patched, out + 1, end);
+    uint8_t *p = write_patches(&patches, values, n, turned ? lanes : 0, out + 1, end);
     if (p == NULL) return TSR_TRUNCATED;
     size_t words = (size_t)(last - word);
     if ((size_t)(end - p) < 4 * (size_t)lanes + 2 * words) return TSR_TRUNCATED;

@@ -80,6 +80,36 @@ TARGET INLINE size_t decode_512(tsr_reader *r, const uint8_t *tables, void *out,
     return i;
 }
 
+/* 16 by 16 integers, rows of 32 apart, to columns `run` apart. */
+TARGET INLINE void transpose_16(const int32_t *in, int32_t *out, const size_t run) {
+    __m512i a[16], b[16];
+    for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(in + 32 * i);
+    for (int i = 0; i < 16; i += 2) {
+        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) { /* a[i + k]: column k of every four, of rows i to i + 3 */
+        a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+        a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+        a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+        a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+    }
+    for (int k = 0; k < 4; k++) {
+        __m512i low = _mm512_shuffle_i32x4(a[k], a[k + 4], 0x44), high = _mm512_shuffle_i32x4(a[k], a[k + 4], 0xEE);
+        __m512i low2 = _mm512_shuffle_i32x4(a[k + 8], a[k + 12], 0x44), high2 = _mm512_shuffle_i32x4(a[k + 8], a[k + 12], 0xEE);
+        _mm512_storeu_si512(out + run * (size_t)k, _mm512_shuffle_i32x4(low, low2, 0x88));
+        _mm512_storeu_si512(out + run * (size_t)(k + 4), _mm512_shuffle_i32x4(low, low2, 0xDD));
+        _mm512_storeu_si512(out + run * (size_t)(k + 8), _mm512_shuffle_i32x4(high, high2, 0x88));
+        _mm512_storeu_si512(out + run * (size_t)(k + 12), _mm512_shuffle_i32x4(high, high2, 0xDD));
+    }
+}
+
+TARGET void tsr_restore_avx512(const int32_t *coded, int32_t *out) {
+    const size_t run = TSR_BLOCK / 32;
+    for (size_t step = 0; step < run; step += 16)
+        for (size_t lane = 0; lane < 32; lane += 16) transpose_16(coded + 32 * step + lane, out + run * lane + step, run);
+}
+
 TARGET INLINE size_t decode_32(tsr_reader *r, const uint8_t *tables, void *out, size_t n, const int bytes) {
     if (tables) return r->packed ? decode_512(r, tables, out, n, 2, 1, bytes, 0) : decode_512(r, tables, out, n, 2, 0, bytes, 0);
     return r->packed ? decode_512(r, NULL, out, n, 2, 1, bytes, 0) : decode_512(r, NULL, out, n, 2, 0, bytes, 0);

@@ -215,16 +215,16 @@ tsr_error tsr_encoder_open(tsr_encoder *encoder, const tsr_prelude *prelude, uin
 /* Fills encoder->entries (span for each table) and encoder->modes, which the caller has set. */
 tsr_error tsr_encoder_fill(tsr_encoder *encoder, const tsr_prelude *prelude, uint32_t from, uint32_t to);
 
-/* What a `rans1` chunk codes, in the order of its lanes: n levels, their sign turned where the one before is negative, and the table
- * of each. */
+/* What a `rans1` chunk codes for n levels, in the order of its lanes: each with its sign turned where the one before is negative, and
+ * its table. */
 void tsr_context_arrange(const tsr_encoder *encoder, uint32_t contexts, uint32_t lanes, const int32_t *values, size_t n,
-                         int32_t *levels, int32_t *turned, uint8_t *tables);
+                         int32_t *turned, uint8_t *tables);
 
 /* Encodes n values as a chunk that starts with byte `table_index`. `tables` holds the table of every symbol, or is NULL: the
- * first. Values a table lacks become patches, to those in `patched`. Returns the size through `*size`; TSR_TRUNCATED if `capacity` is
- * too small. `scratch` holds n + 32 words, `places` n numbers. */
+ * first. `turned` is what tsr_context_arrange made of the values, or NULL. Values a table lacks become patches. Returns the size
+ * through `*size`; TSR_TRUNCATED if `capacity` is too small. `scratch` holds n + 32 words, `places` n numbers. */
 tsr_error tsr_rans_encode(const tsr_encoder *encoder, uint32_t table_index, uint32_t lanes, const uint8_t *tables,
-                          const int32_t *values, const int32_t *patched, size_t n, uint8_t *out, size_t capacity, uint16_t *scratch,
+                          const int32_t *values, const int32_t *turned, size_t n, uint8_t *out, size_t capacity, uint16_t *scratch,
                           uint32_t *places, size_t *size);
 
 /* Counts the values lowest .. lowest + alphabet - 1 into the first half of `counts`, which has room for twice the
