@@ -164,7 +164,7 @@ static inline size_t encode_classes(input *in, tsr_table *table, uint64_t n, uin
     tsr_prelude opened;
     REQUIRE(tsr_prelude_open(&opened, prelude, (position + 7) / 8) == TSR_OK);
     tsr_encoder encoder = make_encoder(&opened, 0, 1);
-    REQUIRE(tsr_rans_encode(&encoder, 0, 1, NULL, values, n, out, capacity, scratch, places, &size) == TSR_OK);
+    REQUIRE(tsr_rans_encode(&encoder, 0, 1, NULL, values, NULL, n, out, capacity, scratch, places, &size) == TSR_OK);
     drop_encoder(&encoder);
     free(values);
     free(scratch);
@@ -261,7 +261,7 @@ static inline void encode_stream(input *in, stream *s) {
     }
     take_values(in, s, tables, lowest, alphabet);
     tsr_encoder encoder = make_encoder(&s->opened, chosen, to);
-    REQUIRE(tsr_rans_encode(&encoder, chosen, s->opened.lanes, tables, s->values, s->count, chunk, sizeof chunk, scratch,
+    REQUIRE(tsr_rans_encode(&encoder, chosen, s->opened.lanes, tables, s->values, NULL, s->count, chunk, sizeof chunk, scratch,
                             places, &s->size) == TSR_OK);
     drop_encoder(&encoder);
     free(tables);

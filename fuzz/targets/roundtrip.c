@@ -66,7 +66,7 @@ static void encode_values(input *in, const tsr_table *table) {
     stream s = {.coder = RANS, .type = TSR_I32, .count = n, .prelude = prelude, .prelude_size = (position + 7) / 8, .simd = tsr_simd_best()};
     REQUIRE(tsr_prelude_open(&s.opened, prelude, s.prelude_size) == TSR_OK);
     tsr_encoder encoder = make_encoder(&s.opened, 0, 1);
-    tsr_error error = tsr_rans_encode(&encoder, 0, lanes, NULL, values, n, chunk, capacity, scratch, places, &size);
+    tsr_error error = tsr_rans_encode(&encoder, 0, lanes, NULL, values, NULL, n, chunk, capacity, scratch, places, &size);
     REQUIRE(error == TSR_OK || ((error == TSR_TRUNCATED || capacity == 0) && capacity < enough));
     if (error == TSR_OK) {
         REQUIRE(size <= capacity);
@@ -99,7 +99,7 @@ static void encode_classed(input *in) {
     uint32_t *places = room(s.count * sizeof *places);
     int32_t *out = room(s.count * sizeof *out);
     tsr_encoder encoder = make_encoder(&s.opened, 0, s.opened.tables);
-    tsr_error error = tsr_rans_encode(&encoder, 0, s.opened.lanes, tables, s.values, s.count, chunk, capacity, scratch, places, &size);
+    tsr_error error = tsr_rans_encode(&encoder, 0, s.opened.lanes, tables, s.values, NULL, s.count, chunk, capacity, scratch, places, &size);
     REQUIRE(capacity >= s.size ? error == TSR_OK : error == TSR_TRUNCATED || capacity == 0);
     if (error == TSR_OK) REQUIRE(size == s.size && memcmp(chunk, s.data, size) == 0);
     REQUIRE(decode_stream(&s, slots, TSR_BLOCK, out) == TSR_OK);
