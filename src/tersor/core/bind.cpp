@@ -154,23 +154,42 @@ nb::ndarray<nb::numpy, uint64_t, nb::ndim<1>> decode_planes(Output out, std::vec
     return to_numpy(std::move(leaves));
 }
 
+// Counts of values that all lie near zero, as a rule: one pass. Where they do not, nothing is left in `counts`.
+int32_t count_near_zero(const Integers &values, std::vector<uint64_t> &counts) {
+    enum { REACH = 512 };
+    counts.resize(4 * REACH);
+    if (tsr_histogram(values.data(), values.size(), -REACH, 2 * REACH, counts.data()) > 0) {
+        counts.clear();
+        return 0;
+    }
+    size_t first = 0, end = 2 * REACH;
+    while (counts[first] == 0) first++;
+    while (counts[end - 1] == 0) end--;
+    counts.resize(end);
+    counts.erase(counts.begin(), counts.begin() + static_cast<ptrdiff_t>(first));
+    return static_cast<int32_t>(first) - REACH;
+}
+
 // Counts of the values in [smallest, smallest + 65536) after clipping the range around zero; with the lowest value.
 std::pair<int32_t, nb::ndarray<nb::numpy, uint64_t, nb::ndim<1>>> histogram(Integers values) {
-    enum { WIDEST = 65536 };
+    enum { WIDEST = 65536, MANY = 4096 };
     std::vector<uint64_t> counts;
     int32_t low = 0, high = 0;
     if (values.size() > 0) {
         nb::gil_scoped_release release;
-        tsr_minmax(values.data(), values.size(), &low, &high);
-        if (static_cast<int64_t>(high) - low >= WIDEST) {
-            low = low < -WIDEST / 2 ? -WIDEST / 2 : low > WIDEST / 2 ? WIDEST / 2 : low;
-            int64_t top = static_cast<int64_t>(low) + WIDEST - 1;
-            high = high < top ? high : static_cast<int32_t>(top);
+        if (values.size() > MANY) low = count_near_zero(values, counts);
+        if (counts.empty()) {
+            tsr_minmax(values.data(), values.size(), &low, &high);
+            if (static_cast<int64_t>(high) - low >= WIDEST) {
+                low = low < -WIDEST / 2 ? -WIDEST / 2 : low > WIDEST / 2 ? WIDEST / 2 : low;
+                int64_t top = static_cast<int64_t>(low) + WIDEST - 1;
+                high = high < top ? high : static_cast<int32_t>(top);
+            }
+            uint32_t alphabet = high < low ? 1 : static_cast<uint32_t>(high - low) + 1;
+            counts.resize(2 * static_cast<size_t>(alphabet));
+            tsr_histogram(values.data(), values.size(), low, alphabet, counts.data());
+            counts.resize(alphabet);
         }
-        uint32_t alphabet = high < low ? 1 : static_cast<uint32_t>(high - low) + 1;
-        counts.resize(2 * static_cast<size_t>(alphabet));
-        tsr_histogram(values.data(), values.size(), low, alphabet, counts.data());
-        counts.resize(alphabet);
     }
     return {low, to_numpy(std::move(counts))};
 }
