@@ -6,6 +6,8 @@
 #define tsr_encoder_open build_encoder_open
 #define tsr_encoder_fill build_encoder_fill
 #define tsr_rans_encode build_rans_encode
+#define tsr_context_arrange build_context_arrange
+#define tsr_context_histogram build_context_histogram
 #define tsr_quantize build_quantize
 #define tsr_minmax build_minmax
 #define tsr_histogram build_histogram

@@ -1,4 +1,4 @@
-/* Coders `rans` and `rans2d`, written a second time from spec/FORMAT.md, section 6, symbol by symbol and without any speed, to compare
+/* Coders `rans`, `rans1` and `rans2d`, written a second time from spec/FORMAT.md, section 6, symbol by symbol and without any speed, to compare
  * the native core with. It also predicts which error the core reports when it decodes in blocks of a given size. */
 #ifndef TERSOR_FUZZ_REFERENCE_H
 #define TERSOR_FUZZ_REFERENCE_H
@@ -141,9 +141,19 @@ static inline void ref_patches(ref_result *r, uint64_t count, const uint8_t *p, 
 typedef struct {
     ref_table *table; /* the classes of rows and columns have two more */
     unsigned lanes, tables;
-    uint64_t columns; /* 0: one table serves a chunk */
+    unsigned contexts; /* `rans1`: tables */
+    uint64_t columns;  /* `rans2d`; 0: one table serves a chunk */
     uint8_t *row_class, *column_class;
 } ref_prelude;
+
+/* Modulo 2^32, as a signed number. */
+static inline int64_t ref_wrapped(int64_t x) { return (int64_t)((uint64_t)(x + INT64_C(2147483648)) % (UINT64_C(1) << 32)) - INT64_C(2147483648); }
+
+/* Where symbol number i of a `rans1` chunk stands. */
+static inline uint64_t ref_place(uint64_t i, uint64_t count, unsigned lanes) {
+    uint64_t block = i / 2048 * 2048, m = count - block < 2048 ? count - block : 2048, q = m / lanes, j = i - block;
+    return block + (j < q * lanes ? (j % lanes) * q + j / lanes : j);
+}
 
 /* Number of the table of symbol i of the stream. */
 static inline unsigned ref_table_of(const ref_prelude *p, unsigned chosen, uint64_t i) {
@@ -164,6 +174,7 @@ static inline void ref_coded(ref_result *r, const ref_prelude *prelude, unsigned
     const uint8_t *patch_end = p;
     const unsigned lanes = prelude->lanes;
 
+    int64_t before[TSR_MAX_LANES] = {0};
     uint64_t state[TSR_MAX_LANES] = {0}, there = (uint64_t)(end - p);
     tsr_error states = there < 4 * lanes ? TSR_TRUNCATED : TSR_OK;
     for (unsigned lane = 0; lane < lanes && states == TSR_OK; lane++, p += 4) {
@@ -172,11 +183,14 @@ static inline void ref_coded(ref_result *r, const ref_prelude *prelude, unsigned
     }
     if (states == TSR_OK && (end - p) % 2) states = TSR_TRAILING;
     for (uint64_t i = 0; i < count && states == TSR_OK; i++) {
-        const ref_table *table = &prelude->table[ref_table_of(prelude, chosen, first + i)];
+        const int64_t b = before[i % lanes];
+        const unsigned context = (b < 0 ? -b : b) < prelude->contexts ? (unsigned)(b < 0 ? -b : b) : prelude->contexts - 1;
+        const ref_table *table = &prelude->table[prelude->contexts > 0 ? context : ref_table_of(prelude, chosen, first + i)];
         uint64_t x = state[i % lanes];
         uint32_t slot = (uint32_t)(x % (UINT64_C(1) << table->precision));
         unsigned k = ref_symbol(table, slot);
-        r->values[i] = (int32_t)(table->lowest + k);
+        before[i % lanes] = prelude->contexts > 0 && b < 0 ? ref_wrapped(-(table->lowest + k)) : table->lowest + k;
+        r->values[i] = (int32_t)before[i % lanes];
         x = table->frequency[k] * (x >> table->precision) + slot - table->start[k];
         if (x < 65536) {
             if (p == end) {
@@ -196,6 +210,12 @@ static inline void ref_coded(ref_result *r, const ref_prelude *prelude, unsigned
     uint64_t good = r->truncated_at < r->patch_at ? r->truncated_at : r->patch_at;
     for (uint64_t i = 0; i < count && i < good && r->range_at == UINT64_MAX; i++) {
         if (r->values[i] < LOW[type] || r->values[i] > HIGH[type]) r->range_at = i;
+    }
+    if (prelude->contexts > 0) { /* all of a block are in it before and after */
+        int32_t *coded = r->values;
+        r->values = room(count * sizeof *coded);
+        for (uint64_t i = 0; i < count; i++) r->values[ref_place(i, count, lanes)] = coded[i];
+        free(coded);
     }
 }
 
@@ -248,8 +268,11 @@ static inline int ref_prelude_read(ref_prelude *prelude, coder coder, uint64_t t
     prelude->tables = data[1];
     const uint8_t *p = data + 2, *end = data + size;
     uint64_t columns = 0, row_bytes = 0, rows = 0;
+    const int alike = coder != RANS; /* all tables but those of classes */
+    if (alike && data[1] > 64) return 0;
+    if (coder == RANS1) prelude->contexts = prelude->tables;
     if (coder == RANS2D) {
-        if (data[1] > 64 || !ref_varint(&p, end, &columns) || !ref_varint(&p, end, &row_bytes)) return 0;
+        if (!ref_varint(&p, end, &columns) || !ref_varint(&p, end, &row_bytes)) return 0;
         if (columns == 0 || columns > 1 << 24 || columns > total) return 0;
         rows = (total + columns - 1) / columns;
         if (rows > 1 << 24) return 0;
@@ -257,12 +280,12 @@ static inline int ref_prelude_read(ref_prelude *prelude, coder coder, uint64_t t
     ref_bits b = {data, 8 * (uint64_t)size, 8 * (uint64_t)(p - data), 0};
     for (unsigned k = 0; k < prelude->tables + (coder == RANS2D ? 2 : 0); k++) {
         if (!ref_table_read(&tables[k], &b)) return 0;
-        if (coder == RANS2D && k < prelude->tables && (tables[k].precision > 13 || tables[k].precision != tables[0].precision))
+        if (alike && k < prelude->tables && (tables[k].precision > 13 || tables[k].precision != tables[0].precision))
             return 0;
     }
     if (b.at % 8 != 0 && ref_number(&b, (unsigned)(8 - b.at % 8)) != 0) return 0;
     p = data + b.at / 8;
-    if (coder == RANS) return p == end;
+    if (coder != RANS2D) return p == end;
     if (row_bytes > (uint64_t)(end - p)) return 0;
     prelude->row_class = ref_classes(prelude, prelude->tables, p, p + row_bytes, rows);
     prelude->column_class = ref_classes(prelude, prelude->tables + 1, p + row_bytes, end, columns);

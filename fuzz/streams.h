@@ -4,7 +4,7 @@
 
 #include "common.h"
 
-typedef enum { PLAIN, RANS, RANS2D } coder;
+typedef enum { PLAIN, RANS, RANS1, RANS2D } coder;
 
 /* One chunk of a stream. `intact`: it was encoded from `values` and must decode to them. */
 typedef struct {
@@ -39,11 +39,14 @@ static inline void drop_stream(stream *s) {
 static inline tsr_error open_prelude(stream *s) {
     static tsr_slot scratch[1 << TSR_MAX_PRECISION];
     if (s->coder == RANS) return tsr_prelude_open(&s->opened, s->prelude, s->prelude_size);
-    tsr_error error = tsr_prelude_open_2d(&s->opened, s->prelude, s->prelude_size, s->total);
+    tsr_error error = s->coder == RANS1 ? tsr_prelude_open_1(&s->opened, s->prelude, s->prelude_size)
+                                        : tsr_prelude_open_2d(&s->opened, s->prelude, s->prelude_size, s->total);
     if (error != TSR_OK) return error;
     close_stream(s);
-    s->row_class = room(s->opened.rows);
-    s->column_class = room(s->opened.columns);
+    if (s->coder == RANS2D) {
+        s->row_class = room(s->opened.rows);
+        s->column_class = room(s->opened.columns);
+    }
     s->slots = malloc(tsr_prelude_slot_bytes(&s->opened));
     REQUIRE(s->slots != NULL);
     return tsr_prelude_fill(&s->opened, s->row_class, s->column_class, s->slots, scratch);
@@ -75,7 +78,7 @@ static inline void take_table(input *in, tsr_table *table) {
     table->frequency[0] = (uint16_t)(1u << table->precision);
 }
 
-/* One with this precision and roughly this lowest value: the tables of a `rans2d` stream resemble each other. */
+/* One with this precision and roughly this lowest value: the tables of a `rans1` or `rans2d` stream resemble each other. */
 static inline void take_similar_table(input *in, tsr_table *table, uint32_t precision, int32_t lowest) {
     uint64_t counts[256];
     uint32_t wide = take8(in), first = take8(in), slope = take8(in);
@@ -215,6 +218,31 @@ static inline void write_prelude_2d(input *in, stream *s, int32_t *lowest, uint3
     REQUIRE(s->opened.tables == tables && s->opened.columns == columns && s->opened.rows == n[0]);
 }
 
+/* The prelude of a `rans1` stream, as the above. */
+static inline void write_prelude_1(input *in, stream *s, int32_t *lowest, uint32_t *alphabet, defect wrong) {
+    static uint8_t prelude[1 << 18]; /* zero between calls */
+    static tsr_table table;
+    uint32_t many = take8(in), tables = many < 0xF0 ? 1 + many % 6 : 1 + take8(in) % TSR_MAX_CLASSES, lanes_log2 = take8(in) % 6;
+    uint32_t precision = wrong == PRECISION ? 14 : TSR_MIN_PRECISION + take8(in) % 6, odd = take8(in) % tables;
+    int32_t near = many & 1 ? -(int32_t)take8(in) / 8 : (int32_t)(take32(in) % (1u << 31)) - (1 << 30);
+    if (near > (1 << 30) - 16) near = (1 << 30) - 16;
+    prelude[0] = (uint8_t)lanes_log2;
+    prelude[1] = (uint8_t)tables;
+    size_t position = 16;
+    for (uint32_t k = 0; k < tables; k++) {
+        take_similar_table(in, &table, precision + (wrong == ODD_PRECISION && k == odd), near);
+        lowest[k] = table.lowest;
+        alphabet[k] = table.alphabet;
+        REQUIRE(tsr_table_write(&table, prelude, sizeof prelude, &position) == TSR_OK);
+    }
+    s->prelude_size = (position + 7) / 8;
+    s->prelude = copy(prelude, s->prelude_size);
+    memset(prelude, 0, s->prelude_size);
+    if (wrong != RIGHT) return;
+    REQUIRE(open_prelude(s) == TSR_OK);
+    REQUIRE(s->opened.contexts == tables && s->opened.columns == 0);
+}
+
 /* Values that their tables have, and outliers. `tables` may be NULL: all have the first. */
 static inline void take_values(input *in, stream *s, const uint8_t *tables, const int32_t *lowest, const uint32_t *alphabet) {
     s->values = room(s->count * sizeof *s->values);
@@ -236,13 +264,28 @@ static inline uint8_t *tables_of(const stream *s) {
     return tables;
 }
 
-/* Encodes values into an intact chunk. */
-static inline void encode_stream(input *in, stream *s) {
+/* The values of a stream of any coder into a chunk. */
+static inline tsr_error encode_chunk(const stream *s, uint32_t chosen, uint8_t *chunk, size_t capacity, size_t *size) {
     static uint16_t scratch[1 << 17];
     static uint32_t places[1 << 17];
+    tsr_encoder encoder = make_encoder(&s->opened, chosen, s->coder == RANS ? chosen + 1 : s->opened.tables);
+    uint8_t *tables = s->coder == RANS2D ? tables_of(s) : s->coder == RANS1 ? room(s->count) : NULL;
+    int32_t *turned = s->coder == RANS1 ? room(s->count * sizeof *turned) : NULL;
+    if (s->coder == RANS1)
+        tsr_context_arrange(&encoder, s->opened.contexts, s->opened.lanes, s->values, s->count, turned, tables);
+    tsr_error error = tsr_rans_encode(&encoder, chosen, s->opened.lanes, tables, s->values, turned, s->count, chunk, capacity,
+                                      scratch, places, size);
+    drop_encoder(&encoder);
+    free(tables);
+    free(turned);
+    return error;
+}
+
+/* Encodes values into an intact chunk. */
+static inline void encode_stream(input *in, stream *s) {
     static uint8_t chunk[1 << 21];
     int32_t lowest[TSR_MAX_CLASSES];
-    uint32_t alphabet[TSR_MAX_CLASSES], chosen = 0, to;
+    uint32_t alphabet[TSR_MAX_CLASSES], chosen = 0;
     uint8_t *tables = NULL;
     if (s->coder == RANS) {
         tsr_table table;
@@ -253,18 +296,15 @@ static inline void encode_stream(input *in, stream *s) {
         REQUIRE(tsr_table_read(&table, s->prelude, s->prelude_size, &position) == TSR_OK);
         *lowest = table.lowest;
         *alphabet = table.alphabet;
-        to = chosen + 1;
+    } else if (s->coder == RANS1) {
+        write_prelude_1(in, s, lowest, alphabet, RIGHT);
     } else {
         write_prelude_2d(in, s, lowest, alphabet, RIGHT);
         tables = tables_of(s);
-        to = s->opened.tables;
     }
     take_values(in, s, tables, lowest, alphabet);
-    tsr_encoder encoder = make_encoder(&s->opened, chosen, to);
-    REQUIRE(tsr_rans_encode(&encoder, chosen, s->opened.lanes, tables, s->values, NULL, s->count, chunk, sizeof chunk, scratch,
-                            places, &s->size) == TSR_OK);
-    drop_encoder(&encoder);
     free(tables);
+    REQUIRE(encode_chunk(s, chosen, chunk, sizeof chunk, &s->size) == TSR_OK);
     s->data = copy(chunk, s->size);
     s->intact = 1;
 }
@@ -275,6 +315,7 @@ static inline void store_plain(input *in, stream *s) {
     int32_t lowest[TSR_MAX_CLASSES];
     uint32_t alphabet[TSR_MAX_CLASSES];
     if (s->coder == RANS) write_prelude(in, s, 1, 0);
+    if (s->coder == RANS1) write_prelude_1(in, s, lowest, alphabet, RIGHT);
     if (s->coder == RANS2D) write_prelude_2d(in, s, lowest, alphabet, RIGHT);
     size_t width = WIDTH[s->type], head = s->coder != PLAIN, given = left(in) < 256 ? left(in) : 256;
     s->size = head + s->count * width;
@@ -327,19 +368,19 @@ static inline void damage_stream(input *in, stream *s) {
 
 /* A chunk of `count` symbols: bytes of the input as they are, or something valid, perhaps damaged. */
 static inline stream take_stream(input *in, tsr_type type, uint64_t count) {
-    static const coder CODERS[] = {RANS, RANS, PLAIN, RANS, RANS, RANS, RANS2D, RANS2D};
+    static const coder CODERS[] = {RANS, RANS, PLAIN, RANS, RANS, RANS1, RANS2D, RANS2D};
     stream s = {.type = type, .count = count, .total = count, .simd = tsr_simd_best()};
     uint32_t kind = take8(in) % 8, choice;
     if (kind < 2) { /* bytes as they are: those of this stream, or all that are left */
         choice = take8(in) % 8;
-        s.coder = choice == 7 ? PLAIN : choice > 3 ? RANS2D : RANS;
+        s.coder = choice == 7 ? PLAIN : choice > 4 ? RANS2D : choice > 2 ? RANS1 : RANS;
         if (kind == 1) s.count = s.total = take16(in) % (4 * TSR_BLOCK);
         s.prelude = take_bytes(in, take8(in), &s.prelude_size);
         s.data = take_bytes(in, kind == 0 ? take8(in) : left(in), &s.size);
         return s;
     }
     s.coder = CODERS[kind];
-    if (kind == 3 && take8(in) % 2) s.coder = RANS2D;
+    if (kind == 3) s.coder = (coder)(RANS + take8(in) % 3);
     if (s.coder == RANS2D) { /* not always the whole stream, which is never empty */
         choice = take8(in);
         s.first = choice & 1 ? take8(in) : 0;
@@ -351,6 +392,13 @@ static inline stream take_stream(input *in, tsr_type type, uint64_t count) {
             s.data = take_bytes(in, take8(in), &s.size);
             return s;
         }
+    }
+    if (s.coder == RANS1 && (choice = take8(in)) >= 0xE0) {
+        int32_t lowest[TSR_MAX_CLASSES];
+        uint32_t alphabet[TSR_MAX_CLASSES];
+        write_prelude_1(in, &s, lowest, alphabet, choice % 2 ? PRECISION : ODD_PRECISION);
+        s.data = take_bytes(in, take8(in), &s.size);
+        return s;
     }
     if (kind < 4) store_plain(in, &s);
     else encode_stream(in, &s);

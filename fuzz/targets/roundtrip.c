@@ -57,16 +57,14 @@ static void encode_values(input *in, const tsr_table *table) {
         values[i] = outlier ? (int32_t)(x << 25 ^ (uint32_t)i * 2654435761u) : table->lowest + (int32_t)(x % table->alphabet);
     }
     uint8_t *chunk = room(capacity);
-    uint16_t *scratch = room((n + 32) * sizeof *scratch);
-    uint32_t *places = room(n * sizeof *places);
     memset(prelude, 0, 64 + 50 * (size_t)table->alphabet);
     for (prelude[0] = 0; 1u << prelude[0] < lanes;) prelude[0]++;
     prelude[1] = 1;
     REQUIRE(tsr_table_write(table, prelude, sizeof prelude, &position) == TSR_OK);
-    stream s = {.coder = RANS, .type = TSR_I32, .count = n, .prelude = prelude, .prelude_size = (position + 7) / 8, .simd = tsr_simd_best()};
+    stream s = {.coder = RANS, .type = TSR_I32, .count = n, .prelude = prelude, .prelude_size = (position + 7) / 8, .values = values,
+                .simd = tsr_simd_best()};
     REQUIRE(tsr_prelude_open(&s.opened, prelude, s.prelude_size) == TSR_OK);
-    tsr_encoder encoder = make_encoder(&s.opened, 0, 1);
-    tsr_error error = tsr_rans_encode(&encoder, 0, lanes, NULL, values, NULL, n, chunk, capacity, scratch, places, &size);
+    tsr_error error = encode_chunk(&s, 0, chunk, capacity, &size);
     REQUIRE(error == TSR_OK || ((error == TSR_TRUNCATED || capacity == 0) && capacity < enough));
     if (error == TSR_OK) {
         REQUIRE(size <= capacity);
@@ -76,40 +74,30 @@ static void encode_values(input *in, const tsr_table *table) {
         REQUIRE(memcmp(values, out, n * sizeof *out) == 0);
         free(s.data);
     }
-    drop_encoder(&encoder);
     free(values);
     free(out);
     free(chunk);
-    free(scratch);
-    free(places);
 }
 
-/* Tables by class: a prelude and a chunk, then the chunk again in any room. */
+/* Tables by class or context: a prelude and a chunk, then the chunk again in any room. */
 static void encode_classed(input *in) {
     static tsr_slot slots[1 << TSR_MAX_PRECISION];
     tsr_type type = (tsr_type)(take8(in) % 4);
     uint32_t how = take8(in), room_left = take16(in);
-    stream s = {.coder = RANS2D, .type = type, .count = take_count(in, 0), .simd = tsr_simd_best()};
+    stream s = {.coder = how & 4 ? RANS1 : RANS2D, .type = type, .count = take_count(in, 0), .simd = tsr_simd_best()};
     s.first = how & 1 ? take16(in) % 5000 : 0;
     s.total = s.first + s.count + (how & 2 ? take8(in) : 0) + (s.count == 0);
     encode_stream(in, &s);
     size_t capacity = room_left % (s.size + 2), size = 0;
-    uint8_t *chunk = room(capacity), *tables = tables_of(&s);
-    uint16_t *scratch = room((s.count + 32) * sizeof *scratch);
-    uint32_t *places = room(s.count * sizeof *places);
+    uint8_t *chunk = room(capacity);
     int32_t *out = room(s.count * sizeof *out);
-    tsr_encoder encoder = make_encoder(&s.opened, 0, s.opened.tables);
-    tsr_error error = tsr_rans_encode(&encoder, 0, s.opened.lanes, tables, s.values, NULL, s.count, chunk, capacity, scratch, places, &size);
+    tsr_error error = encode_chunk(&s, 0, chunk, capacity, &size);
     REQUIRE(capacity >= s.size ? error == TSR_OK : error == TSR_TRUNCATED || capacity == 0);
     if (error == TSR_OK) REQUIRE(size == s.size && memcmp(chunk, s.data, size) == 0);
     REQUIRE(decode_stream(&s, slots, TSR_BLOCK, out) == TSR_OK);
     REQUIRE(memcmp(out, s.values, s.count * sizeof *out) == 0);
-    drop_encoder(&encoder);
     drop_stream(&s);
     free(chunk);
-    free(tables);
-    free(scratch);
-    free(places);
     free(out);
 }
 

@@ -21,6 +21,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+import golden1  # noqa: E402
 import golden2d  # noqa: E402
 import golden_adaptive  # noqa: E402
 import golden_corners  # noqa: E402
@@ -469,14 +470,21 @@ def container_files() -> Made:
 
 
 def newer_files() -> Made:
-    """What format 1.1 added."""
-    for group in (golden2d.coder_items, golden2d.op_items, golden_adaptive.items, golden_corners.items):
+    """What formats 1.1 and 1.2 added."""
+    groups = {
+        golden2d.coder_items: 1,
+        golden2d.op_items: 1,
+        golden_adaptive.items: 1,
+        golden_corners.items: 1,
+        golden1.items: 2,
+    }
+    for group, minor in groups.items():
         for name, items in group():
-            yield name, partial(_newer, items)
+            yield name, partial(_newer, items, minor)
 
 
-def _newer(items: Callable[[], list[hm.Item]]) -> Contents:
-    return pack(*items(), minor=1)
+def _newer(items: Callable[[], list[hm.Item]], minor: int) -> Contents:
+    return pack(*items(), minor=minor)
 
 
 def written_files() -> Made:

@@ -129,7 +129,11 @@ def bits_of_tables(number: str) -> str:
 
 @pytest.mark.parametrize(
     ("number", "names", "start"),
-    [("10.3", ("first piece: the prelude",), 2), ("10.4", ("five tables", "the same, to the last"), 0)],
+    [
+        ("10.3", ("first piece: the prelude",), 2),
+        ("10.4", ("five tables", "the same, to the last"), 0),
+        ("10.6", ("first piece, the prelude: 2^1 lanes, 2 tables",), 2),
+    ],
 )
 def test_bits_of_the_tables(number: str, names: tuple[str, ...], start: int) -> None:
     fields = {text: data for data, text in rows(number)}
@@ -190,3 +194,30 @@ def test_states_of_the_trellis() -> None:
         assert float(element) == int(doubled) / 2 == decoded
         state = after[q % 2][state]
         assert int(then) == state
+
+
+def test_states_with_tables_by_the_level_before() -> None:
+    """The table of section 10.6, with the formulas of sections 6.3 and 6.6."""
+    fields = {text: data for data, text in rows("10.6")}
+    _, tables, *_ = reference.read_prelude(fields["first piece, the prelude: 2^1 lanes, 2 tables"])
+    states, last = list(struct.unpack_from("<2I", fields["second piece: the chunk"], 2)), [0, 0]
+    found: dict[int, int] = {}
+    steps = re.findall(
+        r"^\| (\d) \| (\d) \| (\d) \| (-?\d) \| (\d) \| `(\w{8})` \| (\d+) \| (\d) \| (-?\d) \| `(\w{8})` \|$",
+        PARTS["10.6"], re.MULTILINE,
+    )  # fmt: skip
+    assert len(steps) == 6
+    for i, (index, lane, place, b, table, before, slot, symbol, value, after) in enumerate(steps):
+        assert (int(index), int(lane), int(place)) == (i, i % 2, i % 2 * 3 + i // 2)
+        assert int(b) == last[i % 2] and int(table) == min(abs(int(b)), 1)
+        precision, lowest, frequencies = tables[int(table)]
+        k, offset = int(symbol), int(slot) - sum(frequencies[: int(symbol)])
+        assert (int(before, 16), int(slot)) == (states[i % 2], states[i % 2] % (1 << precision))
+        assert 0 <= offset < frequencies[k] and int(value) == (lowest + k) * (-1 if int(b) < 0 else 1)
+        states[i % 2] = frequencies[k] * (states[i % 2] >> precision) + offset
+        assert int(after, 16) == states[i % 2] >= 1 << 16
+        found[int(place)] = last[i % 2] = int(value)
+    assert states == [1 << 16] * 2
+    assert [found[place] / 2 for place in range(6)] == list(
+        struct.unpack("<6f", reference.decode(file_of("10.6"))["w"][2])
+    )

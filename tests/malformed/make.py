@@ -22,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import handmade as hm  # noqa: E402
+import malformed1  # noqa: E402
 import malformed2d  # noqa: E402
 import malformed_adaptive  # noqa: E402
 
@@ -516,6 +517,7 @@ def all_files() -> Made:
         limit_files,
         malformed2d.all_files,
         malformed_adaptive.all_files,
+        malformed1.all_files,
     ):
         yield from group()
 
