@@ -11,7 +11,7 @@ from tersor.allocate.budget import Budget
 from tersor.allocate.quality import QualityGoal, QualityTarget, asked_for
 from tersor.errors import BudgetError, CalibrationError
 from tersor.evaluate.quality import Assessment
-from tersor.format.writer import refuse_existing
+from tersor.format.writer import check_output
 from tersor.job import Job, Progress
 from tersor.journal import Journal
 from tersor.methods import Calibrated, Method
@@ -77,8 +77,8 @@ def compress(
     `OutputError`, or `CalibrationError`.
     """
     path = Path(output)
-    if not overwrite and not dry_run:
-        refuse_existing(path)
+    if not dry_run:
+        check_output(path, overwrite=overwrite)
     asked = asked_for(lossless, (ratio, size, bits), (max_divergence, max_drop))
     if dry_run and isinstance(asked, QualityTarget):
         raise BudgetError("a dry run measures no quality", remedy="predict the file of a ratio, a size or bits")

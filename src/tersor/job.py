@@ -29,6 +29,7 @@ from tersor.ops.uniform import FLOATS
 from tersor.parallel import for_each
 from tersor.report import Report
 from tersor.sources import ITEMSIZE, Source, Unit
+from tersor.sources.unit import listed
 
 SAMPLES = 2**22
 """Weights of all units together that are kept in memory to predict sizes."""
@@ -304,12 +305,14 @@ class Job:
         return start, min(slope, -0.01)
 
     def _too_small(self, budget: int, smallest: int) -> BudgetError:
-        reachable = f"the smallest file that method {self.method.name} makes of it has about {smallest:,} bytes"
-        return BudgetError(
-            f"{budget:,} bytes cannot be reached",
-            where=self.source.label,
-            remedy=f"{reachable} ({self.source_bytes / smallest:.1f}x)",
+        remedy = (
+            f"the smallest file that method {self.method.name} makes of it has about {smallest:,} bytes "
+            f"({self.source_bytes / smallest:.1f}x)"
         )
+        whole = [name for name, unit in self.done.items() if not unit.finite]
+        if whole:
+            remedy += f"; kept bit for bit for NaN or infinite weights: {listed([repr(name) for name in whole], 3)}"
+        return BudgetError(f"{budget:,} bytes cannot be reached", where=self.source.label, remedy=remedy)
 
     # -- the file ----------------------------------------------------------------------------------------------------
 

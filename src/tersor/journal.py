@@ -64,7 +64,8 @@ class StoredUnit:
 class Journal:
     """The work folder beside an output; see the module's description.
 
-    Closed, or left by its process, it stays. A job whose budget cannot be reached leaves none: it would fail again.
+    Closed, or left by its process, it stays. A job whose budget cannot be reached leaves none, for it would fail
+    again, nor does one that got nowhere.
     """
 
     def __init__(self, output: Path, job: str, *, resume: bool) -> None:
@@ -176,6 +177,11 @@ class Journal:
             if path.name.partition("-")[2] not in keep:
                 path.unlink(missing_ok=True)
 
+    def _is_empty(self) -> bool:
+        """Whether nothing is done: no unit, no size, nothing learned."""
+        parts = {path.name for path in self.folder.glob("*")}
+        return parts <= {"job", "units"} and not any(self._units.glob("*"))
+
     def remove(self) -> None:
         """The job is done: delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -193,7 +199,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, BudgetError):
+        if isinstance(error, BudgetError) or self._is_empty():
             self.remove()
         else:
             self.close()

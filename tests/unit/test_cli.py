@@ -246,6 +246,7 @@ def test_nonfinite_weights(run: Run, tmp_path: Path) -> None:
     save_safetensors(tmp_path / "m.safetensors", {"broken [1]": broken, "good": good})
     arguments = ["compress", tmp_path / "m.safetensors", "-o", tmp_path / "m.tsr", "--ratio", "2.2"]
     failed(run(*arguments, "--nonfinite", "fail"), "'broken [1]'", "NaN")
+    failed(run(*arguments[:-1], "8"), "cannot be reached", "bit for bit", "'broken [1]'")
     result = run(*arguments)
     assert result.status == 0 and "bit for bit" in result.out and "broken [1]" in result.out
     assert tersor.load(tmp_path / "m.tsr")["broken [1]"].tobytes() == broken.tobytes()
@@ -265,6 +266,18 @@ def test_names_with_line_breaks_stay_on_one_line(run: Run, tmp_path: Path) -> No
     save_safetensors(tmp_path / "m.safetensors", {"new\nline": np.full((50, 50), np.nan, np.float32), "w": np.ones(9)})
     arguments = ["-o", tmp_path / "m.tsr", "--ratio", "5", "--nonfinite", "fail"]
     failed(run("compress", tmp_path / "m.safetensors", *arguments), r"new\nline")
+
+
+def test_names_cannot_command_the_terminal(run: Run, tmp_path: Path) -> None:
+    model = {"\x1b[31m[bold]red": np.ones((16, 16), np.float32)}
+    tersor.compress(model, tmp_path / "m.tsr", lossless=True)
+    shown = run("inspect", tmp_path / "m.tsr", "--tensors").out
+    assert r"\x1b[31m[bold]red" in shown and "\x1b" not in shown
+
+
+def test_a_folder_is_no_output(run: Run, model_file: Path, tmp_path: Path) -> None:
+    for output in (tmp_path, "."):
+        failed(run("compress", model_file, "-o", output, "--ratio", "8", "--force"), "the output is a folder")
 
 
 def test_out_of_memory_is_one_line(run: Run, compressed: Compressed, monkeypatch: pytest.MonkeyPatch) -> None:

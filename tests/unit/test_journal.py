@@ -52,11 +52,22 @@ def test_it_lives_hidden_beside_the_output(tmp_path: Path) -> None:
     ("error", "left"), [(BudgetError("too small"), []), (OutputError("no space"), [".m.tsr.journal"])], ids=repr
 )
 def test_work_for_a_budget_that_cannot_be_reached_is_of_no_use(
-    tmp_path: Path, error: TersorError, left: list[str]
+    tmp_path: Path, tensor: Encoded, error: TersorError, left: list[str]
 ) -> None:
-    with pytest.raises(type(error)), journal(tmp_path):
+    with pytest.raises(type(error)), journal(tmp_path) as work:
+        work.put("000000-a", tensor)
         raise error
     assert os.listdir(tmp_path) == left
+
+
+def test_an_error_before_anything_is_done_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(OutputError), journal(tmp_path):
+        raise OutputError("no space")
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(OutputError), journal(tmp_path) as work:
+        work.learned.write_bytes(b"much")
+        raise OutputError("no space")
+    assert os.listdir(tmp_path) == [".m.tsr.journal"]
 
 
 @pytest.mark.parametrize(("job", "resume"), [("another", True), ("job", False)])

@@ -13,7 +13,7 @@ from tersor.encoded import Encoded
 from tersor.errors import OutputError
 from tersor.format import writer
 from tersor.format.manifest import Manifest
-from tersor.format.writer import atomic_file, file_size, refuse_existing, write
+from tersor.format.writer import atomic_file, check_output, file_size, write
 from tersor.methods import keep
 
 
@@ -74,7 +74,13 @@ def test_output_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
 def test_dangling_link_counts_as_existing(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to(tmp_path / "nowhere")
     with pytest.raises(OutputError, match="exists already"):
-        refuse_existing(tmp_path / "a")
+        check_output(tmp_path / "a", overwrite=False)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_is_no_output(tmp_path: Path, overwrite: bool) -> None:
+    with pytest.raises(OutputError, match="is a folder"), atomic_file(tmp_path, overwrite=overwrite):
+        pass
 
 
 def test_nothing_is_visible_before_the_end(tmp_path: Path) -> None:

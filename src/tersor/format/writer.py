@@ -51,8 +51,7 @@ def atomic_file(path: Path, *, overwrite: bool = False) -> Generator[BinaryIO]:
 
     What killed processes left of their attempts at the same output is removed first.
     """
-    if not overwrite:
-        refuse_existing(path)
+    check_output(path, overwrite=overwrite)
     temporary: Path | None = None
     try:
         _remove_stale(path)
@@ -109,14 +108,17 @@ def lock(descriptor: int, *, wait: bool = False) -> None:
 
 
 def _appear(temporary: Path, path: Path, overwrite: bool) -> None:
-    if not overwrite:
-        refuse_existing(path)
+    check_output(path, overwrite=overwrite)
     temporary.replace(path)
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise `OutputError` if something stands at `path`."""
-    if os.path.lexists(path):
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Raise `OutputError` if a folder stands at `path`, or, unless `overwrite`, anything."""
+    if not os.path.lexists(path):
+        return
+    if path.is_dir():
+        raise OutputError("the output is a folder", where=str(path), remedy="name the file to write")
+    if not overwrite:
         raise OutputError("the output exists already", where=str(path), remedy="choose another name, or pass --force")
 
 

@@ -53,19 +53,19 @@ def progress(*, quiet: bool = False) -> Generator[Callback | None]:
 def summary(report: Report, path: Path | None) -> None:
     """What a compression gave."""
     console = _console()
-    name = "would be about" if path is None else f"{escape(str(path))}:"
+    name = "would be about" if path is None else f"{_shown(str(path))}:"
     console.print(f"{name} [bold]{report.file_bytes:,} bytes[/], {_ratios(report)}")
     if report.snr_db is not None:
         console.print(f"signal-to-noise ratio of the quantized weights: {report.snr_db:.1f} dB")
     if report.quality is not None:
-        console.print(escape(str(report.quality)))
+        console.print(_shown(str(report.quality)))
     if report.kept_whole:
         names = ", ".join(report.kept_whole[:3]) + (" ..." if len(report.kept_whole) > 3 else "")
-        console.print(f"kept bit for bit, since they hold NaN or infinite weights: {escape(names)}")
+        console.print(f"kept bit for bit, since they hold NaN or infinite weights: {_shown(names)}")
     if report.skipped:
-        console.print(f"not weights, left out: {escape(', '.join(report.skipped))}")
+        console.print(f"not weights, left out: {_shown(', '.join(report.skipped))}")
     for note in report.notes[:NOTES]:
-        console.print(f"calibration: {escape(note)}")
+        console.print(f"calibration: {_shown(note)}")
     if len(report.notes) > NOTES:
         console.print(f"calibration: {len(report.notes) - NOTES} more notes, see --json")
 
@@ -73,9 +73,9 @@ def summary(report: Report, path: Path | None) -> None:
 def inspection(report: Report, path: Path, *, tensors: bool) -> None:
     """What a file holds."""
     console = _console()
-    console.print(f"{escape(str(path))}: [bold]{report.file_bytes:,} bytes[/], {_ratios(report)}")
+    console.print(f"{_shown(str(path))}: [bold]{report.file_bytes:,} bytes[/], {_ratios(report)}")
     recipe = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in report.recipe.items())
-    console.print(f"made by tersor {report.meta.get('tersor', '?')}: {escape(recipe)}")
+    console.print(f"made by tersor {_shown(str(report.meta.get('tersor', '?')))}: {_shown(recipe)}")
     if report.snr_db is not None:
         console.print(f"signal-to-noise ratio of the quantized weights: {report.snr_db:.1f} dB")
     console.print(f"{len(report.tensors):,} tensors; header and manifest {report.overhead_bytes:,} bytes")
@@ -95,7 +95,7 @@ def comparison(result: Comparison) -> None:
     for row in result.tensors:
         if row.status != "identical":
             figures = ["" if v is None else f"{v:.4g}" for v in (row.snr_db, row.largest)]
-            table.add_row(escape(row.name), _shape(row.shape), row.dtype, row.status, *figures)
+            table.add_row(_shown(row.name), _shape(row.shape), row.dtype, row.status, *figures)
     same = sum(row.status == "identical" for row in result.tensors)
     console = _console()
     if table.row_count:
@@ -108,9 +108,9 @@ def methods(descriptions: list[dict[str, Any]]) -> None:
     """Every method with its settings."""
     console = _console()
     for method in descriptions:
-        console.print(f"[bold]{method['name']}[/]  {escape(method['summary'])}")
+        console.print(f"[bold]{method['name']}[/]  {_shown(method['summary'])}")
         for setting in method["settings"]:
-            console.print(f"    {setting['name']} = {setting['default']}  [dim]{escape(setting['help'])}[/]")
+            console.print(f"    {setting['name']} = {setting['default']}  [dim]{_shown(setting['help'])}[/]")
 
 
 def _ratios(report: Report) -> str:
@@ -128,7 +128,7 @@ def _tensor_table(rows: Any) -> Table:
     for row in rows:
         coders = " ".join(f"{c}:{n:,}" for c, n in zip(row.coders, row.streams, strict=True))
         table.add_row(
-            escape(row.name),
+            _shown(row.name),
             _shape(row.shape),
             row.dtype,
             row.op,
@@ -141,3 +141,8 @@ def _tensor_table(rows: Any) -> Table:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "scalar"
+
+
+def _shown(text: str) -> str:
+    """Text of unknown origin as it may stand on a terminal: neither markup nor control characters act."""
+    return escape("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
