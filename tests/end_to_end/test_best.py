@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +49,6 @@ def divergence(model: nn.Module, path: Path) -> float:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few iterations: the recipes' own take minutes."""
-    from dataclasses import replace
-
     few = {"rounds": 2, "transformation_iterations": 20, "weight_iterations": 40}
     monkeypatch.setattr(joint, "BEST", replace(joint.BEST, **few))
     monkeypatch.setattr(joint, "L2_PAPER", replace(joint.L2_PAPER, **few))
@@ -64,9 +63,25 @@ def test_file_of_the_asked_size(tmp_path: Path, recipe: str) -> None:
     size = sum(value.nbytes for value in before.values()) // 10
     assert size * 0.995 <= path.stat().st_size <= size
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert any("formula" in note for note in report.notes)
+    assert any("formula" in note or "is kept" in note for note in report.notes)
     assert [p.name for p in tmp_path.iterdir()] == ["m.tsr"]
     assert divergence(model, path) < 1.0 and np.isfinite(divergence(model, path))
+
+
+@pytest.mark.parametrize(("iterations", "kept"), [(1, "balanced"), (400, "learned")])
+def test_held_out_samples_choose_between_best_and_balanced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, kept: str
+) -> None:
+    """What has learned next to nothing is not kept, and what has learned much is."""
+    few = {"rounds": 1, "transformation_iterations": iterations, "weight_iterations": iterations}
+    monkeypatch.setattr(joint, "BEST", replace(joint.BEST, **few))
+    model = network()
+    report = tersor.compress(model, tmp_path / "best.tsr", ratio=20, recipe="best", calibration=samples())
+    tersor.compress(model, tmp_path / "balanced.tsr", ratio=20, recipe="balanced", calibration=samples())
+    (note,) = [note for note in report.notes if "is kept" in note]
+    assert note.startswith(f"{kept} is kept") and "balanced " in note and "learned " in note
+    same = (tmp_path / "best.tsr").read_bytes() == (tmp_path / "balanced.tsr").read_bytes()
+    assert same == (kept == "balanced")
 
 
 @pytest.mark.usefixtures("short")

@@ -45,6 +45,8 @@ class Recipe:
     are estimated anew for the quantized weights at the start, and gain and bias, which are learned, take them in."""
     patience: int = 0
     """Rounds without gain on held-out samples after which learning stops; 0: never, and the last round counts."""
+    against_balanced: bool = False
+    """Recipe `balanced` makes a file too, and held-out samples choose between the two."""
 
     def __post_init__(self) -> None:
         for value, known, what in ((self.form, FORMS, "form"), (self.kernel, KERNELS, "kernel")):
@@ -83,5 +85,6 @@ BEST = Recipe(
     learn_vector_steps=False,
     batch_statistics=False,
     patience=2,
+    against_balanced=True,
 )
-"""Log steps, rate in both phases, a dual price, held-out samples decide."""
+"""Log steps, rate in both phases, a dual price; held-out samples decide, also between this and `balanced`."""
