@@ -60,4 +60,5 @@ def _each(tensors: Tensors, rounded: Callable[[str, np.ndarray], tuple[int, np.n
     return nbytes, out
 
 
-BASELINES = {"one global step + rANS": global_step, "per-channel absmax + rANS": per_channel}
+GLOBAL_STEP, ABSMAX = "one global step + rANS", "per-channel absmax + rANS"
+BASELINES = {GLOBAL_STEP: global_step, ABSMAX: per_channel}

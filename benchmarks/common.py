@@ -1,5 +1,6 @@
 """What the benchmark scripts share: where results go, what machine they came from, and how times are taken."""
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -55,6 +56,43 @@ class Results:
         self._file.close()
         if kind is None:
             self._partial.replace(self._path)
+
+
+class Table:
+    """The file benchmarks/results/PART.jsonl of records that come and are replaced one by one: `key` names a record.
+
+    Every record says by which commit and when it was found; the first line is that of the last run. A run that is cut
+    loses nothing, and two may run at once.
+    """
+
+    def __init__(self, part: str, *key: str) -> None:
+        self.part, self.key = part, key
+        RESULTS.mkdir(exist_ok=True)
+        self._path = RESULTS / f"{part}.jsonl"
+        self._origin = origin()
+
+    def known(self) -> set[tuple[Any, ...]]:
+        """The keys of all records."""
+        return {self._key(record) for record in read_results(self.part)[1]}
+
+    def add(self, **record: Any) -> None:
+        """Note a record, in the place of the one with its key if there is one, and show it."""
+        now = datetime.now(UTC).isoformat(timespec="minutes")
+        print(self.part, *(f"{key}={_short(value)}" for key, value in record.items()), flush=True)
+        folder = os.open(RESULTS, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            records = {self._key(r): r for r in read_results(self.part)[1]}
+            records[self._key(record)] = record | {"commit": self._origin["commit"], "date": now}
+            lines = ({"part": self.part, **self._origin, "date": now}, *records.values())
+            new = self._path.with_suffix(".new")
+            new.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            new.replace(self._path)
+        finally:
+            os.close(folder)  # and its lock goes
+
+    def _key(self, record: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(record.get(name) for name in self.key)
 
 
 def _short(value: Any) -> str:

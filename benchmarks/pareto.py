@@ -1,17 +1,20 @@
-"""Quality against the bytes of whole files: tersor's recipes and every peer, on the same networks and data in one run.
+"""Quality against the bytes of whole files: tersor's recipes and every peer, on the same networks and data.
 
 Peers run in environments of their own (peers/setup.sh; one that is missing is left out) and take turns with tersor,
 point by point. All metrics are of weights decoded from the files. A peer that does not code its integers gets tersor's
 lossless coder behind it (`coded_bytes`): over its integers, one an element, its scales and the rest, all in one file.
 Memory is beyond what the process held before.
 
-    python -m benchmarks.pareto [NETWORK ...]
+    python -m benchmarks.pareto [--tool NAME ...] [--missing] [NETWORK ...]
+
+A point replaces that of its network, tool and setting in the results; with --missing, only those run that are not
+there. NAME is how a tool's name begins ("tersor", "tersor fast", "GGUF"), or "peers": all but tersor.
 """
 
+import argparse
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,15 +27,16 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import tersor
-from benchmarks.baselines import BASELINES
+from benchmarks.baselines import ABSMAX, BASELINES, GLOBAL_STEP
 from benchmarks.calibrated import COUNT
 from benchmarks.calibrated import TASKS as CALIBRATED
-from benchmarks.common import PEERS, Results
+from benchmarks.common import PEERS, Table
 from benchmarks.networks import load
 from benchmarks.networks._common import Network, read
 from benchmarks.peers._peer import ONLY, Tensors, measured
 
 Point = dict[str, Any]
+Points = Iterator[tuple[Point, Tensors]]
 
 SCRIPTS = {  # peer: its script and its environment
     "NNCodec": ("peer_nncodec.py", ".venv-nncodec"),
@@ -50,42 +54,47 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "ONNX Runtime": ("int8", "int8, a channel", "int4"),
 }
 WAYS = ("", ", trellis", ", trellis, opt_qp")
+PER_CHANNEL = ("6", "5", "4")
+RECIPES = ("fast", "balanced", "best", "l2-paper")
 
 
 class Task(NamedTuple):
-    """The metric that decides, ratios of tersor's recipes, NNCodec's quantization parameters, and global steps."""
+    """Ratios of tersor's recipes; NNCodec's quantization parameters; steps that the whole network shares."""
 
-    metric: str  # cosine: higher is better; kl: lower is better
-    fast: tuple[float, ...]
-    balanced: tuple[float, ...]
-    best: tuple[float, ...]
+    ratios: dict[str, tuple[float, ...]]
     nncodec: tuple[int, ...]
     steps: tuple[float, ...]
 
 
-TASKS = {
-    "fashion_resnet": Task(
-        "kl", (4, 6, 8, 10, 12, 15, 20, 28, 36), (8, 12, 20, 30), (), (-36, -32, -28, -24),
-        (0.008, 0.012, 0.016, 0.024, 0.032),
-    ),
-    "language": Task(
-        "kl", (4, 5, 6, 7, 8, 10, 12), (5, 7, 9, 12), (), (-36, -32, -28), (0.004, 0.008, 0.012, 0.02),
-    ),
+def ratios(fast: tuple[float, ...], balanced: tuple[float, ...], best: tuple[float, ...] = ()) -> dict[str, Any]:
+    """The recipe of the paper where `best` runs, at the first of its ratios."""
+    return {"fast": fast, "balanced": balanced, "best": best, "l2-paper": best[:1]}
+
+
+TASKS = {  # the small networks first
     "crepe_tiny": Task(
-        "kl", (4, 6, 8, 10, 12, 16, 20), (8, 12, 18), (12,), (-36, -32, -28, -24), (0.004, 0.008, 0.016, 0.03),
+        ratios((4, 6, 8, 10, 12, 16, 20), (8, 12, 18), (12, 18)), (-36, -32, -28, -24), (0.004, 0.008, 0.016, 0.03),
     ),
     "vit_fashion": Task(
-        "kl", (4, 6, 8, 10, 12, 16), (8, 12, 16), (), (-36, -32, -28, -24), (0.004, 0.008, 0.016, 0.03),
+        ratios((4, 6, 8, 10, 12, 16), (8, 12, 16), (12,)), (-36, -32, -28, -24), (0.004, 0.008, 0.016, 0.03),
     ),
+    "mobilenet_fashion": Task(
+        ratios((4, 6, 8, 10, 12, 16), (8, 12, 16), (12,)), (-36, -32, -28, -24), (0.004, 0.008, 0.016, 0.03),
+    ),
+    "fashion_resnet": Task(
+        ratios((4, 6, 8, 10, 12, 15, 20, 28, 36), (8, 12, 20, 30), (20,)), (-36, -32, -28, -24, -20),
+        (0.008, 0.012, 0.016, 0.024, 0.032),
+    ),
+    "language": Task(ratios((4, 5, 6, 7, 8, 10, 12), (5, 7, 9, 12)), (-36, -32, -28), (0.004, 0.008, 0.012, 0.02)),
+    "crnn": Task(ratios((4, 6, 8, 10, 12), (6, 10)), (-36, -32, -28), (0.004, 0.008, 0.016)),
     "efficientnet_lite0": Task(
-        "kl", (4, 5, 6, 7, 8, 10), (6, 8, 10), (), (-40, -36, -32, -28), (0.004, 0.008, 0.016),
+        ratios((4, 5, 6, 7, 8, 10, 12), (6, 8, 10)), (-40, -36, -32, -28), (0.004, 0.006, 0.008, 0.016),
     ),
     "minilm": Task(
-        "cosine", (3.8, 5, 6.5, 8, 10, 12.5), (6.5, 8, 10), (), (-38, -32, -28, -24), (0.003, 0.006, 0.012),
+        ratios((3.8, 5, 6.5, 8, 10, 12.5), (6.5, 8, 10)), (-38, -32, -28, -24), (0.003, 0.006, 0.008, 0.012),
     ),
-    "crnn": Task("kl", (4, 6, 8, 10, 12), (), (), (-36, -32, -28), (0.004, 0.008, 0.016)),
-    "resemblyzer": Task("cosine", (2.5, 3, 4, 5, 6, 8), (), (), (-44, -40, -36, -32), (0.001, 0.003, 0.006)),
-    "resnet18_fashion": Task("kl", (8, 16, 24, 36), (16, 36), (), (-32, -24), (0.016, 0.032)),
+    "resemblyzer": Task(ratios((2.5, 3, 4, 5, 6, 8), (4, 6, 8)), (-44, -40, -36, -32), (0.001, 0.003, 0.006)),
+    "resnet18_fashion": Task(ratios((8, 16, 24, 36), (16, 36)), (-32, -24), (0.016, 0.032)),
 }  # fmt: skip
 
 
@@ -96,12 +105,12 @@ def coded(plain: Path, folder: Path) -> int:
     return path.stat().st_size
 
 
-def peer(tool: str, settings: Sequence[str], source: Path, folder: Path) -> Iterator[tuple[Point, Tensors]]:
-    """All settings of a peer, in its own process, one at a time."""
+def peer(tool: str, source: Path, folder: Path, settings: Sequence[str]) -> Points:
+    """Settings of a peer, in its own process, one at a time."""
     script, environment = SCRIPTS[tool]
     python = PEERS / environment / "bin" / "python"
     if not python.exists():
-        yield {"tool": tool, "error": f"{environment} is not there: run benchmarks/peers/setup.sh"}, {}
+        print(f"{tool} is left out: {environment} is not there: run benchmarks/peers/setup.sh", flush=True)
         return
     command = [str(python), str(PEERS / script), str(source), str(folder)]
     quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -121,33 +130,30 @@ def peer(tool: str, settings: Sequence[str], source: Path, folder: Path) -> Iter
             if "error" in record:
                 yield record, {}
                 continue
-            plain = Path(record.pop("plain"))
+            plain, decoded = Path(record.pop("plain")), Path(record.pop("decoded"))
             record["coded_bytes"] = min(record["bytes"], coded(plain, folder))
-            plain.unlink()
-            decoded = Path(record.pop("decoded"))
             yield record, load_file(decoded)
+            plain.unlink()
             decoded.unlink()
 
 
-def baseline(tool: str, settings: Sequence[float], tensors: Tensors) -> Iterator[tuple[Point, Tensors]]:
+def baseline(tool: str, tensors: Tensors, settings: Sequence[str]) -> Points:
     for setting in settings:
-        (nbytes, out), cost = measured(partial(BASELINES[tool], tensors, setting))
-        yield {"tool": tool, "setting": f"{setting:g}", "bytes": nbytes, "coded_bytes": nbytes, "write": cost}, out
+        (nbytes, out), cost = measured(partial(BASELINES[tool], tensors, float(setting)))
+        yield {"tool": tool, "setting": setting, "bytes": nbytes, "coded_bytes": nbytes, "write": cost}, out
 
 
-def own(recipe: str, ratios: Sequence[float], network: Network, folder: Path) -> Iterator[tuple[Point, Tensors]]:
-    """tersor's recipe at all ratios."""
+def own(recipe: str, network: Network, folder: Path, settings: Sequence[str]) -> Points:
+    """tersor's recipe at ratios such as "8x"."""
     source: Any = network.weights
     given: dict[str, Any] = {"recipe": recipe}
-    if recipe != "fast" and ratios:
-        able = CALIBRATED.get(network.name)
-        if able is None:
-            yield {"tool": f"tersor {recipe}", "error": "no model that runs and no calibration data here"}, {}
-            return
-        source, given = able.model(), given | {"calibration": able.calibration(), "calibration_count": COUNT}
+    if recipe != "fast":
+        task = CALIBRATED[network.name]
+        source, given = task.model(), given | {"calibration": task.calibration(), "calibration_count": COUNT}
     path = folder / "tersor.tsr"
-    for ratio in ratios:
-        record: Point = {"tool": f"tersor {recipe}", "setting": f"{ratio:g}x"}
+    for setting in settings:
+        record: Point = {"tool": f"tersor {recipe}", "setting": setting}
+        ratio = float(setting.removesuffix("x"))
         write = partial(tersor.compress, source, path, ratio=ratio, overwrite=True, workers=1, **given)
         try:
             _, record["write"] = measured(write)
@@ -163,44 +169,71 @@ def own(recipe: str, ratios: Sequence[float], network: Network, folder: Path) ->
 
 
 def _one(path: Path, name: str) -> None:
-    with tersor.open(path) as file:
+    with tersor.open(path, workers=1) as file:
         file[name]
 
 
-def taking_turns(*streams: Iterator[tuple[Point, Tensors]]) -> Iterator[tuple[Point, Tensors]]:
+def taking_turns(*streams: Points) -> Points:
     for points in zip_longest(*streams):
         yield from (point for point in points if point is not None)
 
 
-def run(results: Results, name: str, task: Task, folder: Path) -> None:
+def settings(task: Task) -> dict[str, tuple[str, ...]]:
+    """What every tool is asked for."""
+    return {
+        **{f"tersor {recipe}": tuple(f"{ratio:g}x" for ratio in task.ratios[recipe]) for recipe in RECIPES},
+        "NNCodec": tuple(f"qp {qp}{way}" for qp in task.nncodec for way in WAYS),
+        **SETTINGS,
+        GLOBAL_STEP: tuple(f"{step:g}" for step in task.steps),
+        ABSMAX: PER_CHANNEL,
+    }
+
+
+def chosen(tool: str, names: Sequence[str]) -> bool:
+    ours = tool.startswith("tersor")
+    return not names or any(tool.startswith(name) or (name == "peers" and not ours) for name in names)
+
+
+def run(table: Table, name: str, asked: dict[str, tuple[str, ...]], folder: Path) -> None:
+    """These settings of these tools."""
     network = load(name)
     tensors = read(network.weights)
     source = folder / "original.safetensors"
     save_file(tensors, source)
-    count = sum(array.size for array in tensors.values())
-    nbytes = sum(array.nbytes for array in tensors.values())
-    results.add(network=name, tool="original", bytes=nbytes, weights=count, metric=task.metric,
-                metrics=network.evaluate(tensors))  # fmt: skip
-    parameters = tuple(f"qp {qp}{way}" for qp in task.nncodec for way in WAYS)
-    streams: dict[str, Callable[[], Iterator[tuple[Point, Tensors]]]] = {
-        **{f"tersor {r}": partial(own, r, getattr(task, r), network, folder) for r in ("fast", "balanced", "best")},
-        **{tool: partial(peer, tool, SETTINGS.get(tool, parameters), source, folder) for tool in SCRIPTS},
-        "one global step": partial(baseline, "one global step + rANS", task.steps, tensors),
-        "per channel": partial(baseline, "per-channel absmax + rANS", (6, 5, 4), tensors),
+    sizes = {"bytes": sum(a.nbytes for a in tensors.values()), "weights": sum(a.size for a in tensors.values())}
+    table.add(network=name, tool="original", setting="", **sizes, metrics=network.evaluate(tensors))
+    makers: dict[str, Callable[[Sequence[str]], Points]] = {
+        **{f"tersor {recipe}": partial(own, recipe, network, folder) for recipe in RECIPES},
+        **{tool: partial(peer, tool, source, folder) for tool in SCRIPTS},
+        **{tool: partial(baseline, tool, tensors) for tool in BASELINES},
     }
-    for record, decoded in taking_turns(*(make() for make in streams.values())):
+    for record, decoded in taking_turns(*(makers[tool](wanted) for tool, wanted in asked.items())):
         if decoded:
             start = time.process_time()
             record |= {"metrics": network.evaluate(decoded), "evaluation_seconds": time.process_time() - start}
-        results.add(network=name, **record)
+        table.add(network=name, **record)
 
 
-def main(networks: list[str]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--tool", action="append", default=[])
+    parser.add_argument("--missing", action="store_true")
+    parser.add_argument("network", nargs="*", default=list(TASKS))
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for name in networks or TASKS:
-        with Results(f"pareto-{name}") as results, tempfile.TemporaryDirectory() as folder:
-            run(results, name, TASKS[name], Path(folder))
+    table = Table("pareto", "network", "tool", "setting")
+    for name in arguments.network:
+        done = table.known() if arguments.missing else set()
+        asked = {
+            tool: tuple(s for s in wanted if (name, tool, s) not in done)
+            for tool, wanted in settings(TASKS[name]).items()
+            if chosen(tool, arguments.tool)
+        }
+        asked = {tool: left for tool, left in asked.items() if left}
+        if asked:
+            with tempfile.TemporaryDirectory() as folder:
+                run(table, name, asked, Path(folder))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

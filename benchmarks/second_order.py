@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.numpy import save_file
 
 import tersor
 from benchmarks.calibrated import COUNT, TASKS
 from benchmarks.common import RESULTS, Results
 from benchmarks.networks import load
 from benchmarks.networks._common import read
-from benchmarks.quality import nncodec
+from benchmarks.pareto import peer
 from tersor import balanced
 from tersor.calibration.samples import load_samples
 from tersor.engine import compress
@@ -112,9 +113,11 @@ class Bench:
 
     def nncodec(self) -> None:
         """NNCodec at its best: with its trellis and opt_qp."""
-        left = tuple(p for p in PARAMETERS if ("NNCodec", f"qp {p}") not in self.done)
-        for point in nncodec(read(self.network.weights), left, self.folder, ((True, True),)) if left else ():
-            self.add("NNCodec", point.setting, point.nbytes, None, point.tensors)
+        left = [f"qp {p}, trellis, opt_qp" for p in PARAMETERS if ("NNCodec", f"qp {p}") not in self.done]
+        source = self.folder / "original.safetensors"
+        save_file(read(self.network.weights), source)
+        for record, decoded in peer("NNCodec", source, self.folder, left):
+            self.add("NNCodec", record["setting"].partition(",")[0], record["bytes"], None, decoded)
 
 
 def against_others(bench: Bench) -> None:

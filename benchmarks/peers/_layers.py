@@ -1,5 +1,8 @@
 """A torch module of linear layers without biases, one a matrix, and parameters: what quantizers of modules get."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import torch
 from _peer import Tensors
@@ -25,8 +28,9 @@ class Layers(nn.Module):
         names = self.names[len(self.layers) :]
         return {name: getattr(self, f"rest{k}").numpy() for k, name in enumerate(names)}
 
-    def matrix_names(self) -> list[str]:
-        return self.names[: len(self.layers)]
+    def weights(self) -> Iterator[tuple[str, Any]]:
+        """Those that are, as what the quantizer made of them."""
+        return ((name, layer.weight) for name, layer in zip(self.names, self.layers, strict=False))
 
 
 def array(tensor: torch.Tensor) -> np.ndarray:

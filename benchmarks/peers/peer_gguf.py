@@ -25,14 +25,22 @@ def write(tensors: Tensors, setting: str, path: Path) -> None:
     writer.close()
 
 
-def read(path: Path) -> tuple[Tensors, Tensors]:
-    decoded, plain = {}, {}
+def read(path: Path, only: str | None) -> Tensors:
+    found = (t for t in gguf.GGUFReader(path).tensors if only in (None, t.name))
+    return {t.name: gguf.dequantize(t.data, t.tensor_type) if coded(t) else np.array(t.data) for t in found}
+
+
+def coded(tensor: gguf.ReaderTensor) -> bool:
+    return tensor.tensor_type.name.startswith("Q")
+
+
+def plain(path: Path) -> Tensors:
+    arrays: Tensors = {}
     for tensor in gguf.GGUFReader(path).tensors:
         name, kind, data = tensor.name, tensor.tensor_type, np.array(tensor.data)
-        if not kind.name.startswith("Q"):
-            decoded[name] = plain[name] = data
+        if not coded(tensor):
+            arrays[name] = data
             continue
-        decoded[name] = gguf.dequantize(data, kind)
         size, width = gguf.GGML_QUANT_SIZES[kind]
         blocks = data.reshape(-1, width)
         packed = size // 2 if kind.name.startswith(("Q4", "Q5")) else size
@@ -41,10 +49,10 @@ def read(path: Path) -> tuple[Tensors, Tensors]:
         if kind.name.startswith("Q5"):  # the fifth bits are the last four bytes of the head
             high = np.unpackbits(np.ascontiguousarray(head[:, -4:]), axis=1, bitorder="little")
             codes, head = codes | high << 4, head[:, :-4]
-        plain[name] = codes
-        plain[f"{name}.scales"] = np.ascontiguousarray(head).view(np.float16)
-    return decoded, plain
+        arrays[name] = codes
+        arrays[f"{name}.scales"] = np.ascontiguousarray(head).view(np.float16)
+    return arrays
 
 
 if __name__ == "__main__":
-    serve(write, read)
+    serve("gguf", write, read, plain)

@@ -1,6 +1,9 @@
 """HQQ: 8, 4, 3 and 2 bits in groups of 64 (fewer where the rows do not divide by it), saved by torch."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from _layers import Layers, array
@@ -19,21 +22,36 @@ def write(tensors: Tensors, setting: str, path: Path) -> None:
     torch.save(state, path)
 
 
-def read(path: Path) -> tuple[Tensors, Tensors]:
-    state = torch.load(path, weights_only=False)
-    decoded = {name: array(t) for name, t in state["rest"].items()}
-    plain = dict(decoded)
-    for name, saved in zip(state["names"], state["layers"], strict=False):
-        layer = HQQLinear(None, None, compute_dtype=torch.float16, device="cpu")
-        layer.load_state_dict(saved)
+def read(path: Path, only: str | None) -> Tensors:
+    rest, layers = opened(path)
+    return rest | {name: array(make().dequantize().float()) for name, make in layers.items() if only in (None, name)}
+
+
+def opened(path: Path) -> tuple[Tensors, dict[str, Callable[[], HQQLinear]]]:
+    """The tensors that are not quantized, and what makes the layer of every other one."""
+    state = torch.load(path, weights_only=False, mmap=True)
+
+    def layer(saved: dict[str, Any]) -> HQQLinear:
+        made = HQQLinear(None, None, compute_dtype=torch.float16, device="cpu")
+        made.load_state_dict(saved)
+        return made
+
+    rest = {name: array(t) for name, t in state["rest"].items()}
+    return rest, {n: partial(layer, saved) for n, saved in zip(state["names"], state["layers"], strict=False)}
+
+
+def plain(path: Path) -> Tensors:
+    rest, layers = opened(path)
+    arrays = dict(rest)
+    for name, make in layers.items():
+        layer = make()
         meta = layer.meta
-        decoded[name] = array(layer.dequantize().float())
         codes = Quantizer.unpack[meta["packing"]](layer.W_q, dtype=torch.uint8)
-        groups = decoded[name].size // meta["group_size"]
-        plain[name] = array(codes[:groups] if meta["axis"] == 1 else codes)  # 3 bits: padded to tens of rows
-        plain[f"{name}.scale"], plain[f"{name}.zero"] = array(meta["scale"]), array(meta["zero"])
-    return decoded, plain
+        groups = meta["shape"].numel() // meta["group_size"]
+        arrays[name] = array(codes[:groups] if meta["axis"] == 1 else codes)  # 3 bits: padded to tens of rows
+        arrays[f"{name}.scale"], arrays[f"{name}.zero"] = array(meta["scale"]), array(meta["zero"])
+    return arrays
 
 
 if __name__ == "__main__":
-    serve(write, read)
+    serve("hqq", write, read, plain)

@@ -35,12 +35,16 @@ def write(tensors: Tensors, setting: str, path: Path) -> None:
     path.write_bytes(encode(given, args={"qp": qp, **flags, "verbose": False}))
 
 
-def read(path: Path) -> tuple[Tensors, Tensors]:
-    stream = path.read_bytes()
-    decoded = {name: np.asarray(a) for name, a in decode(bytearray(stream)).items()}  # it takes `bytes` for a path
-    return decoded, {"file": np.frombuffer(stream, np.uint8)}
+def read(path: Path, only: str | None) -> Tensors:
+    """It decodes whole files, whatever is wanted."""
+    stream = bytearray(path.read_bytes())  # it takes `bytes` for a path
+    return {name: np.asarray(a) for name, a in decode(stream).items()}
+
+
+def plain(path: Path) -> Tensors:
+    return {"file": np.frombuffer(path.read_bytes(), np.uint8)}
 
 
 if __name__ == "__main__":
     os.chdir(sys.argv[2])  # it leaves files in the current folder
-    serve(write, read)
+    serve("nncodec", write, read, plain)

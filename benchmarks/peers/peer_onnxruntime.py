@@ -3,7 +3,10 @@
 The network is a graph of one MatMul a matrix: what is stored does not depend on what surrounds them.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -46,35 +49,57 @@ def write(tensors: Tensors, setting: str, path: Path) -> None:
     source.unlink()
 
 
-def read(path: Path) -> tuple[Tensors, Tensors]:
+class Weight(NamedTuple):
+    """A matrix: its codes, one an element, as they are stored; their steps and zeros; and what decodes it."""
+
+    codes: np.ndarray
+    scale: np.ndarray
+    zero: np.ndarray
+    decode: Callable[[], np.ndarray]
+
+
+def opened(path: Path) -> tuple[Tensors, dict[str, Weight]]:
+    """The tensors that are not quantized, and the others."""
     model = onnx.load(path)
-    held = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
-    decoded, plain, used = {}, {}, set()
+    rest = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    weights: dict[str, Weight] = {}
     for node in model.graph.node:
         if node.op_type == "MatMulInteger":
             name = node.input[1].removesuffix("_quantized")
-            codes, scale = held[node.input[1]], held[f"{name}_scale"]
-            zero = held[f"{name}_zero_point"].astype(np.float32)
-            decoded[name] = ((codes.astype(np.float32) - zero) * scale).T
-            plain |= {name: codes, f"{name}.scale": scale, f"{name}.zero": zero.astype(codes.dtype)}
-            used |= {node.input[1], f"{name}_scale", f"{name}_zero_point"}
+            codes, scale, zero = (rest.pop(f"{name}_{part}") for part in ("quantized", "scale", "zero_point"))
+            weights[name] = Weight(codes, scale, zero, partial(by_column, codes, scale, zero))
         elif node.op_type == "MatMulNBits":
             width = next(a.i for a in node.attribute if a.name == "K")
-            packed, scale = held[node.input[1]], held[node.input[2]]
-            zero = held[node.input[3]].reshape(len(packed), -1)
-            name = node.input[1].removesuffix("_Q4")
-            codes, zeros = unpacked(packed.reshape(len(packed), -1)), unpacked(zero)
-            blocks = packed.shape[1]
-            steps = scale.reshape(len(packed), blocks, 1)
-            levels = codes.reshape(len(packed), blocks, -1).astype(np.float32) - zeros[:, :blocks, None]
-            decoded[name] = (levels * steps).reshape(len(packed), -1)[:, :width]
-            plain |= {name: codes, f"{name}.scale": scale, f"{name}.zero": zeros}
-            used |= set(node.input[1:4])
-    rest = {n: a for n, a in held.items() if n not in used}
-    for node in model.graph.node:  # too small or odd for it: still a MatMul
-        if node.op_type == "MatMul":
+            packed, scale, zero = (rest.pop(key) for key in node.input[1:4])
+            codes, zeros = (unpacked(part.reshape(len(packed), -1)) for part in (packed, zero))
+            decode = partial(by_block, packed, scale, zero, width)
+            weights[node.input[1].removesuffix("_Q4")] = Weight(codes, scale, zeros, decode)
+        elif node.op_type == "MatMul":  # too small or odd for it
             rest[node.input[1]] = rest[node.input[1]].T
-    return decoded | rest, plain | rest
+    return rest, weights
+
+
+def by_column(codes: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
+    return ((codes.astype(np.float32) - zero.astype(np.float32)) * scale).T
+
+
+def by_block(packed: np.ndarray, scale: np.ndarray, zero: np.ndarray, width: int) -> np.ndarray:
+    rows, blocks = packed.shape[:2]
+    codes, zeros = (unpacked(part.reshape(rows, -1)) for part in (packed, zero))
+    levels = codes.reshape(rows, blocks, -1).astype(np.float32) - zeros[:, :blocks, None]
+    return (levels * scale.reshape(rows, blocks, 1)).reshape(rows, -1)[:, :width]
+
+
+def read(path: Path, only: str | None) -> Tensors:
+    rest, weights = opened(path)
+    return rest | {name: weight.decode() for name, weight in weights.items() if only in (None, name)}
+
+
+def plain(path: Path) -> Tensors:
+    arrays, weights = opened(path)
+    for name, weight in weights.items():
+        arrays |= {name: weight.codes, f"{name}.scale": weight.scale, f"{name}.zero": weight.zero}
+    return arrays
 
 
 def unpacked(packed: np.ndarray) -> np.ndarray:
@@ -83,4 +108,4 @@ def unpacked(packed: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    serve(write, read)
+    serve("onnxruntime", write, read, plain)

@@ -20,7 +20,7 @@ def write(tensors: Tensors, setting: str, path: Path) -> None:
     save_file(model.state_dict(), path, notes | shapes)
 
 
-def read(path: Path) -> tuple[Tensors, Tensors]:
+def opened(path: Path) -> Layers:
     with safe_open(path, "pt") as file:
         notes = {key: json.loads(text) for key, text in file.metadata().items()}
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -28,17 +28,25 @@ def read(path: Path) -> tuple[Tensors, Tensors]:
     rest = {n: state[f"rest{k}"].numpy() for k, n in enumerate(notes["names"][len(zeros) :])}
     model = Layers({**zeros, **rest}, zeros)
     quanto.requantize(model, state, notes["map"], torch.device("cpu"))
-    decoded, plain = model.rest(), model.rest()
-    for name, layer in zip(model.matrix_names(), model.layers, strict=True):
-        weight = layer.weight
-        decoded[name] = array(weight.dequantize())
+    return model
+
+
+def read(path: Path, only: str | None) -> Tensors:
+    model = opened(path)
+    return model.rest() | {n: array(w.dequantize()) for n, w in model.weights() if only in (None, n)}
+
+
+def plain(path: Path) -> Tensors:
+    model = opened(path)
+    arrays = model.rest()
+    for name, weight in model.weights():
         packed = weight._data
-        plain[name] = array(packed.unpack() if hasattr(packed, "unpack") else packed)
-        plain[f"{name}.scale"] = array(weight._scale)
+        arrays[name] = array(packed.unpack() if hasattr(packed, "unpack") else packed)
+        arrays[f"{name}.scale"] = array(weight._scale)
         if hasattr(weight, "_shift"):
-            plain[f"{name}.shift"] = array(weight._shift)
-    return decoded, plain
+            arrays[f"{name}.shift"] = array(weight._shift)
+    return arrays
 
 
 if __name__ == "__main__":
-    serve(write, read)
+    serve("optimum-quanto", write, read, plain)

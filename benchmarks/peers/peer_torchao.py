@@ -5,6 +5,7 @@ lossless coder behind it is what makes it small.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from _layers import Layers, array
@@ -25,19 +26,27 @@ def write(tensors: Tensors, setting: str, path: Path) -> None:
     torch.save({"names": model.names, "state": model.state_dict()}, path)
 
 
-def read(path: Path) -> tuple[Tensors, Tensors]:
-    saved = torch.load(path, weights_only=False)
+def opened(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """The tensors that are not quantized, and the others."""
+    saved = torch.load(path, weights_only=False, mmap=True)
     names, state = saved["names"], saved["state"]
     layers = sum(key.startswith("layers.") for key in state)
-    decoded = {name: array(state[f"rest{k}"]) for k, name in enumerate(names[layers:])}
-    plain = dict(decoded)
-    for k, name in enumerate(names[:layers]):
-        weight = state[f"layers.{k}.weight"]
-        decoded[name] = array(weight.dequantize().float())
+    rest = {name: array(state[f"rest{k}"]) for k, name in enumerate(names[layers:])}
+    return rest, {name: state[f"layers.{k}.weight"] for k, name in enumerate(names[:layers])}
+
+
+def read(path: Path, only: str | None) -> Tensors:
+    rest, weights = opened(path)
+    return rest | {name: array(w.dequantize().float()) for name, w in weights.items() if only in (None, name)}
+
+
+def plain(path: Path) -> Tensors:
+    arrays, weights = opened(path)
+    for name, weight in weights.items():
         parts = {"": weight.qdata, ".scale": weight.scale, ".zero": getattr(weight, "zero_point", None)}
-        plain |= {name + part: array(t) for part, t in parts.items() if t is not None}
-    return decoded, plain
+        arrays |= {name + part: array(t) for part, t in parts.items() if t is not None}
+    return arrays
 
 
 if __name__ == "__main__":
-    serve(write, read)
+    serve("torchao", write, read, plain)

@@ -1,16 +1,29 @@
 """Write docs/benchmarks.md, its pictures and the tables of README: `python -m benchmarks.report`."""
 
 from benchmarks.common import ROOT, read_results
-from benchmarks.figure import draw
-from benchmarks.figure import pareto as draw_pareto
 
-from . import coding, learned, lossless, memory, pareto, quality, rate, readme, scaling, second_order, sizes, speed
-from ._section import Section, networks, origin, table
+from . import (
+    anatomy,
+    coding,
+    learned,
+    lossless,
+    memory,
+    pareto,
+    quality,
+    rate,
+    readme,
+    scaling,
+    second_order,
+    sizes,
+    speed,
+)
+from ._section import Section, origin, table
 
 MODULES = (  # in the order of the page
     sizes,
     pareto,
     quality,
+    anatomy,
     second_order,
     learned,
     rate,
@@ -20,6 +33,7 @@ MODULES = (  # in the order of the page
     memory,
     scaling,
 )
+DRAWING = (pareto, anatomy, coding, scaling)
 ABOUT = """Everything here comes from `benchmarks/results/`, written by `benchmarks/run.sh` (its scripts say what \
 exactly is measured); `python -m benchmarks.report` renders this page. The machine is a virtual one that others use \
 at the same time: read ratios and speeds by CPU time, and compare speeds only within a table.
@@ -32,7 +46,7 @@ def page(sections: list[Section]) -> str:
     goals = [goal for section in sections for goal in section.goals()]
     missed = [f"- {goal}: {measured}" for goal, measured, met in goals if met is False]
     incomplete = [f"- {goal}: {measured}" for goal, measured, met in goals if met is None]
-    parts = ["# Benchmarks\n"]
+    parts = ["# Benchmarks\n", pareto.summary()]
     if missed:
         parts.append(
             "Where tersor is **not** the smallest, the fastest or as good as its goal:\n\n" + "\n".join(missed) + "\n"
@@ -51,10 +65,8 @@ def main() -> None:
     readme.README.write_text(readme.updated(readme.README.read_text()))
     sections = [section for module in MODULES for section in module.SECTIONS]
     (ROOT / "docs" / "benchmarks.md").write_text(page(sections))
-    if read_results("quality-minilm")[1]:
-        draw()
-    for name in networks(pareto.PART):
-        draw_pareto(name, read_results(f"{pareto.PART}-{name}")[1])
+    for module in DRAWING:
+        module.draw()
 
 
 if __name__ == "__main__":

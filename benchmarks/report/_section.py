@@ -36,6 +36,15 @@ class Section:
     goals: Callable[[], Iterable[Goal]] = tuple
 
 
+def lost(record: dict[str, Any], bound: str = "") -> float:
+    """What the output loses: KL divergence, or 1 - cosine; or a bound, "_low" or "_high", of its interval."""
+    values = record["metrics"]
+    if "kl" in values:
+        return values["kl" + bound]
+    other = {"": "", "_low": "_high", "_high": "_low"}[bound]
+    return 1 - values["cosine" + other]
+
+
 def networks(part: str) -> list[str]:
     """The networks of which there are results PART-NETWORK.jsonl."""
     return sorted(path.stem.removeprefix(f"{part}-") for path in RESULTS.glob(f"{part}-*.jsonl"))

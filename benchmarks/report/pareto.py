@@ -1,88 +1,191 @@
 """Quality against bytes of whole files, beside every peer."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.common import read_results
 
-from ._section import Goal, Records, Section, networks, table
+from . import coding, figures
+from ._section import Goal, Records, Section, lost, table
 
 PART = "pareto"
 OURS = "tersor"
-NOTE = """Whole files on disk; "coded" is the same numbers behind our lossless coder: a fair baseline for tools that \
-do not code. Brackets are 95 % intervals over the evaluated samples. Linear layers only: those tools leave the rest in \
-float32."""
+NEAR = 1.2
+"""Files of one size class differ by at most this factor."""
+CODING = "NNCodec"
+"""The peer whose file is entropy-coded: like ours, its weights are float32 while the network runs. The other tools pack
+integers and compute with those."""
+NOTE = """Whole files; "coded" is the same numbers behind our lossless coder: a fair baseline for tools that do not \
+code. Brackets are 95 % intervals over the evaluated samples. "Running" is what the weights occupy while the network \
+runs. Linear layers only: those tools leave the rest in float32."""
 
 
-def error(record: dict[str, Any], bound: str = "") -> float:
-    """What the output loses: KL divergence, or 1 - cosine; or a bound of its interval."""
-    values = record["metrics"]
-    if "kl" in values:
-        return values["kl" + bound]
-    other = {"": "", "_low": "_high", "_high": "_low"}[bound]
-    return 1 - values["cosine" + other]
+class Rival(NamedTuple):
+    """A point of a peer that no other peer's beats, and our bytes over its coded ones at its error."""
+
+    share: float
+    record: dict[str, Any]
 
 
-def points(name: str) -> Records:
-    return [r for r in read_results(f"{PART}-{name}")[1] if "metrics" in r and r["tool"] != "original"]
+def of(network: str) -> Records:
+    return [r for r in read_results(PART)[1] if r["network"] == network]
 
 
-def frontier(records: Records) -> list[tuple[float, int]]:
-    """(error, coded bytes) that no other point of fewer bytes matches, smallest error last."""
-    found: list[tuple[float, int]] = []
-    for r in sorted(records, key=lambda r: (r["coded_bytes"], error(r))):
-        if error(r) > 0 and (not found or error(r) < found[-1][0]):
-            found.append((error(r), r["coded_bytes"]))
+def networks() -> list[str]:
+    """Those where tersor and peers have run."""
+    return [n for n in dict.fromkeys(r["network"] for r in read_results(PART)[1]) if split(n)[0] and split(n)[1]]
+
+
+def split(network: str) -> tuple[Records, Records]:
+    """Our points and the peers'."""
+    points = [r for r in of(network) if "metrics" in r and r["tool"] != "original"]
+    ours = [r for r in points if r["tool"].startswith(OURS)]
+    return ours, [r for r in points if r not in ours]
+
+
+def measure(network: str) -> str:
+    """What the error of this network is."""
+    return "1 - cosine" if any("cosine" in r["metrics"] for r in of(network) if "metrics" in r) else "KL"
+
+
+def frontier(records: Records) -> Records:
+    """Points that no other of fewer coded bytes matches, smallest files first."""
+    found: Records = []
+    for r in sorted(records, key=lambda r: (r["coded_bytes"], lost(r))):
+        if lost(r) > 0 and (not found or lost(r) < lost(found[-1])):
+            found.append(r)
     return found
 
 
-def smaller(name: str) -> list[float]:
-    """Our smallest file over the peers' at the errors of the peers' best points, interpolated between ours."""
-    ours = frontier([r for r in points(name) if r["tool"].startswith(OURS)])
-    theirs = frontier([r for r in points(name) if not r["tool"].startswith(OURS)])
-    shares = []
-    for wanted, size in theirs:
-        for (high, small), (low, large) in pairwise(ours):
-            if low <= wanted <= high:
-                part = math.log(wanted / high) / math.log(low / high)
-                shares.append(small * (large / small) ** part / size)
-    return shares
+def rivals(network: str) -> list[Rival]:
+    """The peers' best points of useful errors, against our bytes, interpolated between ours."""
+    ours, theirs = map(frontier, split(network))
+    found = []
+    for record in theirs:
+        for small, large in pairwise(ours):
+            low, high = lost(large), lost(small)
+            if low <= lost(record) <= high:
+                part = math.log(lost(record) / high) / math.log(low / high)
+                nbytes = small["coded_bytes"] * (large["coded_bytes"] / small["coded_bytes"]) ** part
+                found.append(Rival(nbytes / record["coded_bytes"], record))
+    return found
+
+
+def speeds(network: str, *, coding: bool) -> list[Rival]:
+    """How many times our CPU seconds peers take from file to float32 weights, at files of about our size: those that
+    entropy-code, or those that only pack."""
+    ours, theirs = split(network)
+    return [
+        Rival(r["read"]["seconds"] / own["read"]["seconds"], r)
+        for own in ours
+        for r in theirs
+        if "read" in r and (r["tool"] == CODING) == coding and 1 / NEAR <= r["bytes"] / own["bytes"] <= NEAR
+    ]
+
+
+def extreme(pick: Callable[..., Rival], found: list[Rival]) -> Rival:
+    return pick(found, key=lambda rival: rival.share)
 
 
 def goals() -> Iterable[Goal]:
-    known = {name: smaller(name) for name in networks(PART)}
-    text = "; ".join(f"{n}: {min(s):.2f} to {max(s):.2f} times the best peer's" for n, s in known.items() if s)
-    met = all(max(s) <= 1 for s in known.values() if s) if text else None
+    size = {n: extreme(max, found) for n in networks() if (found := rivals(n))}
+    text = "; ".join(f"{n} at most {worst.share:.2f} times the best peer's" for n, worst in size.items())
+    met = all(worst.share <= 1 for worst in size.values()) if size else None
     yield Goal("at equal quality the smallest file, every peer coded", text or "not run", met)
+    speed = {n: extreme(min, found) for n in networks() if (found := speeds(n, coding=True))}
+    text = "; ".join(f"{n} at least {worst.share:.0f} times {CODING}'s speed" for n, worst in speed.items())
+    met = all(worst.share >= 1 for worst in speed.values()) if speed else None
+    yield Goal("the fastest decoding among coded files of about the same size", text or "not run", met)
 
 
-def render(name: str) -> str:
+def summary() -> str:
+    """The page's first paragraph: where our files are smallest and decode fastest, and where not."""
+    known = networks()
+    if not known:
+        return ""
+    larger = {n: extreme(max, over) for n in known if (over := [r for r in rivals(n) if r.share > 1])}
+    text = f"At equal quality tersor's file is the smallest on {len(known) - len(larger)} of {len(known)} networks"
+    each = (
+        f"{n} ({r.share:.2f} times the bytes of {r.record['tool']} {r.record['setting']} at {measure(n)} "
+        f"{lost(r.record):.2g})"
+        for n, r in larger.items()
+    )
+    text += f", but not on {', '.join(each)}." if larger else "."
+    coded = [r.share for n in known for r in speeds(n, coding=True)]
+    packed = [r for n in known for r in speeds(n, coding=False)]
+    if coded and packed:
+        most = extreme(min, packed)
+        text += (
+            f" It decodes {min(coded):.0f} to {max(coded):.0f} times as fast as {CODING}, the other tool that codes, "
+            f"files of about the same size; tools that only pack integers reach up to {1 / most.share:.1f} times its "
+            f"speed ({most.record['tool']} {most.record['setting']}, {most.record['network']})."
+        )
+    return text + coding.fastest() + "\n"
+
+
+def overview() -> str:
+    """A line a network: our bytes over the best peer's at equal quality, and decoding speed."""
     rows = []
-    for r in sorted(points(name), key=lambda r: -r["coded_bytes"]):
-        interval = f"{error(r):.5f} [{error(r, '_low'):.5f}, {error(r, '_high'):.5f}]"
-        write, read = r.get("write", {}), r.get("read", {})
-        cells = [
-            f"{values[key]:{digits}}" if key in values else ""
-            for values in (write, read)
-            for key, digits in (("seconds", ".2f"), ("megabytes", ".0f"))
-        ]
+    for network in networks():
+        found = rivals(network)
+        worst = extreme(max, found) if found else None
+        cells = (f"{extreme(min, found).share:.2f}", f"{worst.share:.2f}", f"{worst.record['tool']} "
+                 f"{worst.record['setting']}") if worst else ("", "", "")  # fmt: skip
+        times = (
+            f"{extreme(min, fast).share:.1f} to {extreme(max, fast).share:.1f}"
+            if (fast := speeds(network, coding=kind))
+            else ""
+            for kind in (True, False)
+        )
+        rows.append((network, str(len(split(network)[1])), *cells, *times))
+    head = ("network", "peers' points", "bytes, best", "bytes, worst", "there the best peer is",
+            f"speed, {CODING}", "speed, packed")  # fmt: skip
+    return table(head, rows)
+
+
+def render(network: str) -> str:
+    records = of(network)
+    original = next(r for r in records if r["tool"] == "original")
+    rows = []
+    for r in sorted((r for points in split(network) for r in points), key=lambda r: -r["coded_bytes"]):
+        interval = f"{lost(r):.5f} [{lost(r, '_low'):.5f}, {lost(r, '_high'):.5f}]"
+        running = 4 * original["weights"] if r["coded_bytes"] == r["bytes"] else r["bytes"]
         label = f"**{r['tool']}**" if r["tool"].startswith(OURS) else r["tool"]
-        rows.append((f"{label} {r['setting']}", f"{r['bytes']:,}", f"{r['coded_bytes']:,}", interval, *cells))
-    what = "1 - cosine" if "cosine" in points(name)[0]["metrics"] else "KL"
-    head = ("tool", "file", "coded", what, "write CPU s", "write MB", "read CPU s", "read MB")
-    failed = [
-        f"{r['tool']} {r.get('setting', '')}: {r['error']}" for r in read_results(f"{PART}-{name}")[1] if "error" in r
-    ]
-    picture = f"![{what} against size](images/pareto-{name}.svg)\n\n"
-    return picture + table(head, rows) + ("\nDid not run: " + "; ".join(failed) + "\n" if failed else "")
+        cells = [
+            f"{r[job][key]:{digits}}" if job in r else ""
+            for job in ("write", "read", "largest_tensor")
+            for key, digits in (("seconds", ".3f"), ("megabytes", ".0f"))
+        ]
+        rows.append(
+            (
+                f"{label} {r['setting']}",
+                f"{r['bytes']:,}",
+                f"{r['coded_bytes']:,}",
+                interval,
+                *cells,
+                f"{running / 1e6:.1f}",
+            )
+        )
+    jobs = [f"{job} {unit}" for job in ("write", "read", "one tensor") for unit in ("CPU s", "MB")]
+    text = f"![{measure(network)} against size](images/pareto-{network}.svg)\n\n"
+    text += f"<details><summary>All {len(rows)} points; the original has {original['bytes']:,} bytes</summary>\n\n"
+    text += table(("tool", "file", "coded", measure(network), *jobs, "running MB"), rows) + "\n</details>\n"
+    failed = [f"{r['tool']} {r['setting']}: {r['error']}" for r in records if "error" in r]
+    return text + ("\nDid not run: " + "; ".join(failed) + "\n" if failed else "")
 
 
-SECTIONS = [
-    Section(f"Quality against bytes, every peer: {name}", (f"{PART}-{name}",), NOTE, partial(render, name))
-    for name in networks(PART)
-]
-if SECTIONS:
-    SECTIONS[0] = Section(SECTIONS[0].title, SECTIONS[0].parts, NOTE, SECTIONS[0].render, goals)
+def draw() -> None:
+    for network in networks():
+        figures.pareto(network, "1 - cosine" if measure(network) != "KL" else "KL divergence", of(network))
+
+
+OVERVIEW = """Our bytes over those of the best peer, with our lossless coder behind every peer that does not code, at \
+the errors of the peers' best points: below 1 is smaller. Speed: CPU seconds of a peer over ours from file to \
+float32, files within 20 % of each other: above 1 tersor is faster. Pictures and points of every network follow."""
+SECTIONS = (
+    Section("Quality against bytes, every peer", (PART,), OVERVIEW, overview, goals),
+    *(Section(f"Quality against bytes: {name}", (PART,), NOTE, partial(render, name)) for name in networks()),
+)

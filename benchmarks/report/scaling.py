@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from benchmarks.common import read_results
 
+from . import figures
 from ._section import Goal, Records, Section, table
 
 NOTE = """Checkpoints of fp16 shards, recipe fast; each job in a process of its own, memory beyond its imports. CPU \
@@ -43,7 +44,13 @@ def render() -> str:
         )  # fmt: skip
     rows.sort(key=lambda row: list(dict.fromkeys(r["job"] for r in read_results("scaling")[1])).index(row[0]))
     head = ("job", "weights", "CPU s", "clock s", "CPU ns/weight", "times one worker", "peak MB")
-    return table(head, rows)
+    return "![time against weights](images/scaling.svg)\n\n" + table(head, rows)
+
+
+def draw() -> None:
+    jobs = dict.fromkeys(r["job"] for r in read_results("scaling")[1] if not r["job"].endswith("two workers"))
+    if jobs:
+        figures.scaling({job: [(r["weights"], r["seconds"]) for r in of(job)] for job in jobs})
 
 
 SECTIONS = (Section("Scaling", ("scaling",), NOTE, render, goals),)
