@@ -151,7 +151,9 @@ def render(network: str) -> str:
     original = next(r for r in records if r["tool"] == "original")
     rows = []
     for r in sorted((r for points in split(network) for r in points), key=lambda r: -r["coded_bytes"]):
-        interval = f"{lost(r):.5f} [{lost(r, '_low'):.5f}, {lost(r, '_high'):.5f}]"
+        interval = f"{lost(r):.5f}"
+        if "kl_low" in r["metrics"] or "cosine_low" in r["metrics"]:
+            interval += f" [{lost(r, '_low'):.5f}, {lost(r, '_high'):.5f}]"
         running = 4 * original["weights"] if r["coded_bytes"] == r["bytes"] else r["bytes"]
         label = f"**{r['tool']}**" if r["tool"].startswith(OURS) else r["tool"]
         cells = [
