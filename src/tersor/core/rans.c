@@ -197,13 +197,17 @@ static inline size_t decode_groups(tsr_reader *r, const uint8_t *tables, int32_t
     return i;
 }
 
+#define GROUPS(lanes, packed) (tables ? decode_groups(r, tables, out, n, lanes, packed) : decode_groups(r, NULL, out, n, lanes, packed))
+
 static size_t decode_portable(tsr_reader *r, const uint8_t *tables, int32_t *out, size_t n) {
     switch (2 * r->lanes + (uint32_t)r->packed) {
-        case 65: return tables ? decode_groups(r, tables, out, n, 32, 1) : decode_groups(r, NULL, out, n, 32, 1);
-        case 33: return tables ? decode_groups(r, tables, out, n, 16, 1) : decode_groups(r, NULL, out, n, 16, 1);
-        case 17: return tables ? decode_groups(r, tables, out, n, 8, 1) : decode_groups(r, NULL, out, n, 8, 1);
-        case 9: return tables ? decode_groups(r, tables, out, n, 4, 1) : decode_groups(r, NULL, out, n, 4, 1);
-        case 64: return tables ? decode_groups(r, tables, out, n, 32, 0) : decode_groups(r, NULL, out, n, 32, 0);
+        case 65: return GROUPS(32, 1);
+        case 33: return GROUPS(16, 1);
+        case 17: return GROUPS(8, 1);
+        case 9: return GROUPS(4, 1);
+        case 5: return GROUPS(2, 1);
+        case 3: return GROUPS(1, 1);
+        case 64: return GROUPS(32, 0);
         default: return decode_groups(r, tables, out, n, r->lanes, r->packed);
     }
 }

@@ -125,15 +125,31 @@ static uint16_t *encode_portable(const tsr_encoder *e, const uint8_t *tables, co
 #if TSR_X86
 #define TARGET __attribute__((target("avx512f,bmi2,popcnt")))
 
+/* Entries of sixteen symbols from registers: 32 of them in every pair. A gather takes several times as long. */
+TARGET static inline __m512i look_up(const __m512i (*registers)[2], __m512i symbol, const int pairs) {
+    __m512i entry = _mm512_permutex2var_epi32(registers[0][0], symbol, registers[0][1]);
+    for (int k = 1; k < pairs; k++) {
+        __m512i other = _mm512_permutex2var_epi32(registers[k][0], symbol, registers[k][1]);
+        entry = _mm512_mask_mov_epi32(entry, _mm512_cmpge_epu32_mask(symbol, _mm512_set1_epi32(32 * k)), other);
+    }
+    return entry;
+}
+
 /* Groups of 32 lanes in two vectors, `groups` of them, backwards. Quotients come from float division, rounded down: at most 2^20 for the
  * precisions that come here, so that they are one too small at most, which the remainder tells. */
-TARGET static uint16_t *encode_vectors(const tsr_encoder *e, const uint8_t *tables, const int32_t *values, size_t groups,
-                                       uint32_t *state, uint16_t *word, patch_list *patches) {
+TARGET static inline __attribute__((always_inline)) uint16_t *encode_512(const tsr_encoder *e, const uint8_t *tables,
+                                                                        const int32_t *values, size_t groups, uint32_t *state,
+                                                                        uint16_t *word, patch_list *patches, const int pairs) {
     const __m512i lowest = _mm512_set1_epi32(e->lowest), span = _mm512_set1_epi32((int)e->span);
     const __m512i low16 = _mm512_set1_epi32(0xFFFF), one = _mm512_set1_epi32(1), whole = _mm512_set1_epi32(1 << e->precision);
     const __m512i numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m128i precision = _mm_cvtsi32_si128((int)e->precision), rest = _mm_cvtsi32_si128(32 - (int)e->precision);
     const __m512i only_mode = _mm512_set1_epi32((int)e->modes[0]);
+    __m512i registers[4][2];
+    for (uint32_t k = 0; k < 2 * (uint32_t)pairs; k++) {
+        const uint32_t from = 16 * k < e->span ? 16 * k : 0, there = e->span - from;
+        registers[k / 2][k % 2] = _mm512_maskz_loadu_epi32((__mmask16)(there < 16 ? (1u << there) - 1 : 0xFFFF), e->entries + from);
+    }
     __m512i x[2] = {_mm512_loadu_si512(state), _mm512_loadu_si512(state + 16)};
     for (size_t g = groups; g-- > 0;) {
         for (int k = 1; k >= 0; k--) {
@@ -145,7 +161,8 @@ TARGET static uint16_t *encode_vectors(const tsr_encoder *e, const uint8_t *tabl
                 symbol = _mm512_add_epi32(symbol, _mm512_mullo_epi32(table, span));
                 mode = _mm512_i32gather_epi32(table, e->modes, 4);
             }
-            __m512i entry = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), known, symbol, e->entries, 4);
+            __m512i entry = pairs ? _mm512_maskz_mov_epi32(known, look_up(registers, symbol, pairs))
+                                  : _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), known, symbol, e->entries, 4);
             __mmask16 lacking = _mm512_testn_epi32_mask(entry, entry);
             if (lacking) {
                 entry = _mm512_mask_i32gather_epi32(entry, lacking, mode, e->entries, 4);
@@ -174,6 +191,14 @@ TARGET static uint16_t *encode_vectors(const tsr_encoder *e, const uint8_t *tabl
     _mm512_storeu_si512(state, x[0]);
     _mm512_storeu_si512(state + 16, x[1]);
     return word;
+}
+
+TARGET static uint16_t *encode_vectors(const tsr_encoder *e, const uint8_t *tables, const int32_t *values, size_t groups,
+                                       uint32_t *state, uint16_t *word, patch_list *patches) {
+    if (tables) return encode_512(e, tables, values, groups, state, word, patches, 0);
+    if (e->span <= 32) return encode_512(e, NULL, values, groups, state, word, patches, 1);
+    if (e->span <= 128) return encode_512(e, NULL, values, groups, state, word, patches, 4);
+    return encode_512(e, NULL, values, groups, state, word, patches, 0);
 }
 #undef TARGET
 #endif
