@@ -30,6 +30,7 @@ from benchmarks.networks import load
 from benchmarks.networks._common import read
 from benchmarks.pareto import peer
 from tersor import balanced
+from tersor.calibration.collect import Collected
 from tersor.calibration.samples import load_samples
 from tersor.engine import compress
 from tersor.evaluate.divergence import Evaluator
@@ -77,12 +78,14 @@ class Bench:
         for record in done:
             results.add(**record)
 
-    def collect(self, recipe: Any) -> Any:
+    def collect(self, recipe: Any, into: Any) -> Collected:
         """Statistics of the original, made once."""
         if self.learned is None:
             start = time.process_time()
-            self.learned = self._collect(recipe), time.process_time() - start
-        return self.learned[0]
+            self.learned = self._collect(recipe, {}), time.process_time() - start
+        known = self.learned[0]
+        into.update(known)
+        return Collected(into, known.notes, known.kind)
 
     _collect = staticmethod(balanced.Balanced._collect)
 
@@ -101,7 +104,7 @@ class Bench:
         if (label, str(bits)) in self.done:
             return
         start, known = time.process_time(), self.learned
-        with replaced("_collect", lambda recipe: self.collect(recipe)):
+        with replaced("_collect", lambda recipe, into: self.collect(recipe, into)):
             report = compress(
                 self.model, self.path, bits=bits, method=method, calibration=self.calibration,
                 calibration_count=COUNT, overwrite=True, workers=1,
@@ -133,7 +136,7 @@ def ingredients(bench: Bench) -> None:
     """The recipe with each ingredient left out."""
     for label, method in INGREDIENTS.items():
         bench.compress(label, 3.0, method)
-    with replaced("_sequential", lambda recipe, original, price: dict(original)):
+    with replaced("_sequential", lambda recipe, original, stored, price: stored):
         bench.compress("no sequential statistics", 3.0, SecondOrder())
     with replaced("_repair", lambda *arguments: None):
         bench.compress("no repair", 3.0, SecondOrder())

@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+import shutil
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from tersor.calibration.repair import repair
 from tersor.calibration.samples import Samples
 from tersor.calibration.sequential import collect_sequential
 from tersor.calibration.statistics import Statistics
+from tersor.calibration.stored import Stored
 from tersor.evaluate.divergence import Evaluator
 from tersor.evaluate.measures import check_kind
 from tersor.journal import Journal
@@ -36,10 +38,10 @@ if TYPE_CHECKING:
 ROUGHLY = 0.02
 """How closely the price is found at which inputs of the compressed prefix are looked at."""
 
-PARTS = ("covariance", "fisher", "usage", "mean", "original_mean", "target")
-"""The arrays of statistics."""
+INDEX = "index.json"
+"""The file of what was learned beside statistics, written last."""
 
-Learned = tuple[dict[str, Statistics], float, dict[str, float], dict[str, float]]
+Learned = tuple[Stored, float, dict[str, float], dict[str, float]]
 """Statistics, the price they were found at, settings that were chosen, and factors of units' steps."""
 
 
@@ -56,7 +58,7 @@ class Balanced:
 
     def first_method(self) -> Bound:
         """The method with statistics of the original model."""
-        return self.settings.bind(self._collect())
+        return self.settings.bind(self._collect({}))
 
     def fit(self, journal: Journal, goal: Goal) -> float:
         """Settings and a price by statistics of the original, statistics over what that leaves, the price again."""
@@ -79,7 +81,9 @@ class Balanced:
     def _learn(self, journal: Journal, goal: Goal) -> Learned:
         """Statistics over the compressed prefix, the price at which it was compressed, settings, and factors of
         steps."""
-        original = self._collect()
+        shutil.rmtree(journal.learned, ignore_errors=True)
+        stored = Stored(journal.learned)
+        original = self._collect(stored)
         if self.samples.held_out and original.kind is not None:
             self.evaluator = Evaluator(
                 self.model, self.samples.held_out, kind=check_kind(original.kind), device=self.device
@@ -89,7 +93,7 @@ class Balanced:
         self._exchange(journal, goal, original, best)
         self.job.method = self._bound(original)
         price = self._fit(journal, goal, None, ROUGHLY)
-        return self._sequential(original, price), price, chosen, self.coarser
+        return self._sequential(original, stored, price), price, chosen, self.coarser
 
     def _exchange(self, journal: Journal, goal: Goal, original: Collected, best: float) -> None:
         """Move precision between units as far as that lowers the true divergence on held-out samples.
@@ -180,27 +184,27 @@ class Balanced:
     def _fit(self, journal: Journal, goal: Goal, start: float | None, tolerance: float) -> float:
         return self.job.fit(journal, goal, f"{self.job.method.fingerprint}-", start, tolerance)
 
-    def _collect(self) -> Collected:
+    def _collect(self, into: MutableMapping[str, Statistics]) -> Collected:
         self.job.progress("learning from samples", 0, len(self.samples.calibration))
-        found = collect(self.model, self.samples.calibration, device=self.device, seed=self.seed)
+        found = collect(self.model, self.samples.calibration, device=self.device, seed=self.seed, into=into)
         self.notes += found.notes
         return found
 
-    def _sequential(self, original: Collected, price: float) -> dict[str, Statistics]:
+    def _sequential(self, original: Collected, stored: Stored, price: float) -> Stored:
         """Statistics over the compressed prefix, with those of the original where there are no others.
 
         Only if held-out samples confirm that they are better than those of the original alone: few samples may mislead.
         """
         units = {u.name: u for u in self.job.own}
-        found = dict(original)
+        found = stored.copy()
 
-        def rebuilt(statistics: Mapping[str, Statistics]) -> dict[str, np.ndarray]:
-            bound = dataclasses.replace(self.job.method, statistics={**original, **statistics})
-            return {name: bound.rebuilt(u, u.load(), price) for name in statistics if (u := self._lossy(units, name))}
+        def rebuilt(statistics: Mapping[str, Statistics]) -> Iterator[tuple[str, np.ndarray]]:
+            bound = dataclasses.replace(self.job.method, statistics=ChainMap(statistics, original))  # type: ignore[arg-type]
+            return ((n, bound.rebuilt(u, u.load(), price)) for n in statistics if (u := self._lossy(units, n)))
 
         def quantize(statistics: Mapping[str, Statistics]) -> dict[str, np.ndarray]:
             found.update(statistics)
-            return rebuilt(statistics)
+            return dict(rebuilt(statistics))
 
         result = collect_sequential(
             self.model, self.samples.calibration, quantize, original, device=self.device, seed=self.seed
@@ -211,9 +215,9 @@ class Balanced:
         after = self.evaluator.of_module(result.module).mean
         with torch.no_grad():
             parameters = dict(result.module.named_parameters())
-            for name, weights in rebuilt(original).items():
+            for name, weights in rebuilt(original):
                 parameters[name].copy_(torch.from_numpy(weights))
-        return found if after <= self.evaluator.of_module(result.module).mean else dict(original)
+        return found if after <= self.evaluator.of_module(result.module).mean else stored
 
     def _lossy(self, units: Mapping[str, Unit], name: str) -> Unit | None:
         unit = units.get(name)
@@ -221,35 +225,20 @@ class Balanced:
 
 
 def save(
-    path: Path,
-    statistics: Mapping[str, Statistics],
-    price: float,
-    chosen: Mapping[str, float],
-    coarser: Mapping[str, float],
+    folder: Path, statistics: Stored, price: float, chosen: Mapping[str, float], coarser: Mapping[str, float]
 ) -> None:
-    """Keep what was learned."""
-    arrays: dict[str, np.ndarray] = {}
-    facts: dict[str, Any] = {}
-    for name, s in statistics.items():
-        facts[name] = {"count": s.count, "transposed": s.transposed, "coherence": s.coherence}
-        arrays |= {f"{part} {name}": getattr(s, part) for part in PARTS if getattr(s, part) is not None}
-    temporary = path.with_suffix(".part.npz")
-    known = {"units": facts, "price": price, "chosen": dict(chosen), "coarser": dict(coarser)}
-    head = np.frombuffer(json.dumps(known).encode(), np.uint8)
-    np.savez(temporary, head=head, **arrays)  # type: ignore[arg-type]
-    temporary.replace(path)
+    """Keep what was learned beside the statistics."""
+    known = {"units": statistics.files, "price": price, "chosen": dict(chosen), "coarser": dict(coarser)}
+    folder.mkdir(exist_ok=True)
+    temporary = folder / f"{INDEX}.part"
+    temporary.write_text(json.dumps(known))
+    temporary.replace(folder / INDEX)
 
 
-def load(path: Path) -> Learned | None:
+def load(folder: Path) -> Learned | None:
     """What `save` kept, or None."""
     try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            head = json.loads(arrays["head"].tobytes())
-            parts = {key: arrays[key] for key in arrays.files if key != "head"}
-    except (OSError, ValueError, KeyError, BadZipFile):
+        known = json.loads((folder / INDEX).read_text())
+    except (OSError, ValueError):
         return None
-    found = {
-        name: Statistics(**{part: parts.get(f"{part} {name}") for part in PARTS}, **facts)
-        for name, facts in head["units"].items()
-    }
-    return found, float(head["price"]), dict(head["chosen"]), dict(head["coarser"])
+    return Stored(folder, known["units"]), known["price"], known["chosen"], known["coarser"]

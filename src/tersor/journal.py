@@ -72,8 +72,8 @@ class Journal:
         self.folder = output.with_name(f".{output.name}.journal")
         self._units = self.folder / "units"
         self._sizes = self.folder / "sizes.jsonl"
-        self.learned = self.folder / "learned.npz"
-        """What calibration learned, for the recipe to write and read."""
+        self.learned = self.folder / "learned"
+        """A folder for what calibration learned, for the recipe to write and read."""
         self._handle: int | None = None
         try:
             self._hold()
@@ -81,7 +81,7 @@ class Journal:
                 if self._units.exists():
                     shutil.rmtree(self._units)
                 self._sizes.unlink(missing_ok=True)
-                self.learned.unlink(missing_ok=True)
+                shutil.rmtree(self.learned, ignore_errors=True)
                 (self.folder / "job").write_text(job)
             self._units.mkdir(exist_ok=True)
             for unfinished in self._units.glob("*.part"):

@@ -15,8 +15,9 @@ import tersor  # noqa: E402
 from tersor import balanced  # noqa: E402
 from tersor.calibration.collect import collect  # noqa: E402
 from tersor.calibration.repair import Repair  # noqa: E402
+from tersor.calibration.stored import Stored  # noqa: E402
 from tersor.engine import compress  # noqa: E402
-from tersor.errors import CalibrationError, SettingError, TersorError  # noqa: E402
+from tersor.errors import CalibrationError, OutputError, SettingError, TersorError  # noqa: E402
 from tersor.job import Job  # noqa: E402
 from tersor.methods import Gptq, SecondOrder, Trellis  # noqa: E402
 from tersor.sources import open_model  # noqa: E402
@@ -80,19 +81,24 @@ def test_a_killed_run_goes_on_with_what_it_learned(
         patched.setattr(balanced.Balanced, "_fit", killed)
         with pytest.raises(KeyboardInterrupt):
             compressed(path, inputs)
-    monkeypatch.setattr(balanced.Balanced, "_collect", lambda self: pytest.fail("learned again"))
+    monkeypatch.setattr(balanced.Balanced, "_collect", lambda *_: pytest.fail("learned again"))
     compressed(path, inputs, resume=True)
     assert path.read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_statistics_are_kept_whole(tmp_path: Path, inputs: Any) -> None:
-    found = collect(open_model(network()), [inputs])
-    balanced.save(tmp_path / "s.npz", found, 0.25, {"damping": 0.1}, {"0.weight": 1.5})
-    loaded = balanced.load(tmp_path / "s.npz")
-    assert loaded is not None and loaded[1:] == (0.25, {"damping": 0.1}, {"0.weight": 1.5})
+    model, folder = open_model(network()), tmp_path / "learned"
+    found, stored = collect(model, [inputs]), Stored(folder)
+    collect(model, [inputs], into=stored)
+    balanced.save(folder, stored, 0.25, {"coherence": 1.0}, {"0.weight": 1.5})
+    loaded = balanced.load(folder)
+    assert loaded is not None and loaded[1:] == (0.25, {"coherence": 1.0}, {"0.weight": 1.5})
     assert SecondOrder().bind(loaded[0]).fingerprint == SecondOrder().bind(found).fingerprint
-    (tmp_path / "s.npz").write_bytes(b"PK\3\4 damaged")
-    assert balanced.load(tmp_path / "s.npz") is None and balanced.load(tmp_path / "none.npz") is None
+    (folder / stored.files["0.weight"]).write_bytes(b"PK\3\4 damaged")
+    with pytest.raises(OutputError, match="without --resume"):
+        loaded[0]["0.weight"]
+    (folder / balanced.INDEX).write_text("{")
+    assert balanced.load(folder) is None and balanced.load(tmp_path / "none") is None
 
 
 def test_layers_that_samples_say_nothing_of_are_quantized_all_the_same(tmp_path: Path, inputs: Any) -> None:
@@ -167,15 +173,15 @@ def test_held_out_samples_choose_settings_one_after_another(
         self: Any, journal: Any, budget: int, statistics: Any, settings: dict[str, float], coarser: Any = None
     ) -> float:
         tried.append(dict(settings))
-        return 1 - 0.1 * (settings.get("damping") == 0.1) + 0.1 * (settings.get("coherence") == 1.0)
+        return 1 - 0.1 * (settings.get("damping") == 0.3) + 0.1 * (settings.get("coherence") == 1.0)
 
     monkeypatch.setattr(balanced.Balanced, "_trial", trial)
-    compressed(tmp_path / "a", inputs)
-    assert tried[:4] == [{}, {"damping": 0.01}, {"damping": 0.1}, {"damping": 0.1, "coherence": 1.0}]
-    assert recorded(tmp_path / "a")["damping"] == 0.1
-    tried.clear()
-    compressed(tmp_path / "b", inputs, method=SecondOrder(tune=False))
-    assert tried == [] and recorded(tmp_path / "b")["damping"] == SecondOrder().damping
+    compressed(tmp_path / "a", inputs, method=SecondOrder(tune=False))
+    assert tried == [] and recorded(tmp_path / "a")["damping"] == SecondOrder().damping
+    monkeypatch.setattr(SecondOrder, "alternatives", {"damping": (0.01, 0.3), "coherence": (1.0,)})
+    compressed(tmp_path / "b", inputs)
+    assert tried[:4] == [{}, {"damping": 0.01}, {"damping": 0.3}, {"damping": 0.3, "coherence": 1.0}]
+    assert recorded(tmp_path / "b")["damping"] == 0.3
 
 
 def test_a_trial_counts_what_the_size_is_off(tmp_path: Path, inputs: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING
 
 from tersor.calibration.statistics import Statistics
@@ -21,13 +21,25 @@ CLOSELY = 16
 """Samples of which gradients of weights are looked at."""
 
 
-class Collected(dict[str, Statistics]):
+class Collected(Mapping[str, Statistics]):
     """Statistics by unit name; `notes` says what could not be learned, `kind` what the model's output was taken for."""
 
     def __init__(self, statistics: Mapping[str, Statistics], notes: Sequence[str], kind: Kind | None) -> None:
-        super().__init__(statistics)
+        self.statistics = statistics
         self.notes = tuple(notes)
         self.kind = kind
+
+    def __getitem__(self, name: str) -> Statistics:
+        return self.statistics[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.statistics)
+
+    def __len__(self) -> int:
+        return len(self.statistics)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.statistics
 
 
 def collect(
@@ -38,13 +50,15 @@ def collect(
     seed: int = 0,
     kind: Kind | None = None,
     gradients: bool = True,
+    into: MutableMapping[str, Statistics] | None = None,
 ) -> Collected:
     """Run the original model on the samples, forwards and once backwards, and return the statistics of its layers.
 
     Layers that are never called, or in ways that are not linear in a parameter, have none; `notes` names them.
     `kind` says how outputs diverge (guessed by default), `gradients=False` leaves Fisher information out (zeros).
-    Memory: sums, and what one sample takes. Raises `CalibrationError` for no samples, samples that the model
-    fails on, and NaN or infinite activations, with the name of the layer.
+    `into` takes the statistics one after another, a dictionary by default. Memory: sums, and what one sample takes.
+    Raises `CalibrationError` for no samples, samples that the model fails on, and NaN or infinite activations, with the
+    name of the layer.
     """
     import torch
 
@@ -66,13 +80,15 @@ def collect(
             recorder.closely = number % spread == 0
             with recorder:
                 result = model.run(inputs, module, where)
-            found = model.outputs(result, inputs)
-            kind = kind or kind_of(result, found[0])
+            results = model.outputs(result, inputs)
+            kind = kind or kind_of(result, results[0])
             del result
-            outputs += _backward(recorder, found, kind, generator, where) if gradients else 1
+            outputs += _backward(recorder, results, kind, generator, where) if gradients else 1
     notes = _notes(recorder, parameters, gradients)
-    finished = {name: recorder.sums.pop(name).finish(outputs) for name in list(recorder.sums)}  # one after another
-    return Collected(finished, notes, kind)
+    found = dict[str, Statistics]() if into is None else into
+    for name in list(recorder.sums):
+        found[name] = recorder.sums.pop(name).finish(outputs)
+    return Collected(found, notes, kind)
 
 
 def _backward(recorder: Recorder, found: list[torch.Tensor], kind: Kind, generator: torch.Generator, where: str) -> int:

@@ -62,28 +62,29 @@ class Recorder(TorchFunctionMode):
         self._samples = max(1, samples)
         self.generator = generator
         self._latest: tuple[torch.Tensor, Any, Inputs | None] | None = None
+        # functions, not methods of this object: what holds itself is freed late, and with it the sums of whole blocks
         self._handlers: dict[Any, Callable[..., Any]] = {
-            functional.linear: self._linear,
-            functional.embedding: self._embedding,
-            functional.multi_head_attention_forward: self._attention,
-            torch._VF.lstm: self._recurrent(torch._VF.lstm, lstm),  # type: ignore[attr-defined]
-            torch._VF.gru: self._recurrent(torch._VF.gru, gru),  # type: ignore[attr-defined]
-            torch._VF.lstm_cell: self._lstm_cell,  # type: ignore[attr-defined]
-            torch._VF.gru_cell: self._gru_cell,  # type: ignore[attr-defined]
-            torch.addmm: self._addmm,
-            torch.matmul: self._matmul,
-            torch.Tensor.matmul: self._matmul,
-            torch.Tensor.__matmul__: self._matmul,
-            torch.mm: self._matmul,
-            **{f: self._convolution(f) for f in (functional.conv1d, functional.conv2d, functional.conv3d)},
+            functional.linear: Recorder._linear,
+            functional.embedding: Recorder._embedding,
+            functional.multi_head_attention_forward: Recorder._attention,
+            torch._VF.lstm: Recorder._recurrent(torch._VF.lstm, lstm),  # type: ignore[attr-defined]
+            torch._VF.gru: Recorder._recurrent(torch._VF.gru, gru),  # type: ignore[attr-defined]
+            torch._VF.lstm_cell: Recorder._lstm_cell,  # type: ignore[attr-defined]
+            torch._VF.gru_cell: Recorder._gru_cell,  # type: ignore[attr-defined]
+            torch.addmm: Recorder._addmm,
+            torch.matmul: Recorder._matmul,
+            torch.Tensor.matmul: Recorder._matmul,
+            torch.Tensor.__matmul__: Recorder._matmul,
+            torch.mm: Recorder._matmul,
+            **{f: Recorder._convolution(f) for f in (functional.conv1d, functional.conv2d, functional.conv3d)},
         }
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Record the call if it is one of those that apply weights."""
-        handler: Any = self._handlers.get(func, func)
-        return handler(*args, **(kwargs or {}))
+        handler = self._handlers.get(func)
+        return func(*args, **(kwargs or {})) if handler is None else handler(self, *args, **(kwargs or {}))
 
     # -- what is recorded ----------------------------------------------------------------------------------------------
 
@@ -189,8 +190,10 @@ class Recorder(TorchFunctionMode):
             return torch.addmm(input, mat1, mat2, **options)
         return self._matmul(mat1, mat2) + input
 
-    def _convolution(self, function: Any) -> Callable[..., torch.Tensor]:
+    @staticmethod
+    def _convolution(function: Any) -> Callable[..., torch.Tensor]:
         def call(
+            self: Recorder,
             input: torch.Tensor,
             weight: torch.Tensor,
             bias: Any = None,
@@ -239,8 +242,9 @@ class Recorder(TorchFunctionMode):
         output.register_hook(add)
         return output
 
-    def _recurrent(self, function: Any, apart: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
+    @staticmethod
+    def _recurrent(function: Any, apart: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: Recorder, *args: Any) -> Any:
             packed = not isinstance(args[3], bool)  # sequences of several lengths come with one argument more
             known = not packed and any(id(weight) in self.names for weight in args[2])
             return apart(self._linear, *args) if known else function(*args)

@@ -137,7 +137,7 @@ class _Tracer(Recorder):
         self.norms: dict[str, list[str]] = {}
         self._buffers = buffers
         self._produced: dict[int, tuple[str, Tensor]] = {}
-        self._handlers[functional.batch_norm] = self._batch_norm
+        self._handlers[functional.batch_norm] = _Tracer._batch_norm
 
     def _inputs(self, *args: Any, **options: Any) -> None:
         pass

@@ -53,7 +53,7 @@ class Statistics:
 @dataclass(frozen=True, eq=False)
 class Moments:
     """Sums over inputs x of a layer: of y x^T (groups, fan_in, fan_in) and of y (groups, fan_in), for y = x or the
-    original model's x; products in float32, sums in float64."""
+    original model's x. Products in float32: a covariance is damped by far more than that rounds."""
 
     products: torch.Tensor
     totals: torch.Tensor
@@ -62,7 +62,7 @@ class Moments:
     def of(cls, y: torch.Tensor, x: torch.Tensor) -> Moments:
         """Moments of blocks (groups, inputs, fan_in)."""
         products = _gram(x) if y is x and x.device.type == "cpu" else y.mT @ x
-        return cls(products.to(_double(x)), y.sum(1).to(_double(y)))
+        return cls(products, y.sum(1).to(_double(y)))
 
     def zeros(self, groups: int) -> Moments:
         """Nothing yet, for so many groups."""
@@ -207,15 +207,16 @@ class Sums:
             return None
         groups, fan_in = self.own.totals.shape
         rows = weight.detach().T if self.transposed else weight.detach()
-        w = rows.reshape(groups, -1, fan_in).to(self.own.products.dtype)
         sigma = self._mean(self.own.products)
+        w = rows.reshape(groups, -1, fan_in).to(sigma.dtype)
         pull = w @ (self._mean(self.pairs.products) - sigma)
         factor = torch.linalg.cholesky(_damped(sigma, damping))
         best = (w + torch.cholesky_solve(pull.mT, factor).mT).reshape(rows.shape)
         return np.ascontiguousarray((best.T if self.transposed else best).float().cpu().numpy())
 
     def _mean(self, total: torch.Tensor) -> torch.Tensor:
-        return total / total.new_tensor(self.seen).clamp(min=1).reshape(-1, *[1] * (total.dim() - 1))
+        counts = torch.tensor(self.seen, dtype=_double(total), device=total.device).clamp(min=1)
+        return total.to(counts.dtype) / counts.reshape(-1, *[1] * (total.dim() - 1))
 
     def finish(self, outputs: int) -> Statistics:
         """The statistics, by the number of output rows that gradients were drawn for."""

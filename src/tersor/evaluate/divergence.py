@@ -60,7 +60,6 @@ class Evaluator:
         self._module = self._module if device is None else self._module.to(device)
         tensors = [*self._module.parameters(), *self._module.buffers()]
         self._samples = [moved(s, tensors[0].device) if tensors else s for s in samples]
-        self._original = {name: t.detach().clone() for name, t in self._module.state_dict(keep_vars=True).items()}
         outputs = list[torch.Tensor]()
         for number in range(len(self._samples)):
             result, output = self._run(self._module, number)
@@ -111,8 +110,9 @@ class Evaluator:
                     state[name].copy_(torch.from_numpy(np.array(array)))
                 return self.of_module(self._module)
             finally:
-                for name in tensors.keys() & self._original.keys():
-                    state[name].copy_(self._original[name])
+                original = self.model.module.state_dict(keep_vars=True)
+                for name in tensors.keys() & original.keys():
+                    state[name].copy_(original[name])
 
 
 def user_metric(reference: str, module: torch.nn.Module) -> float:
