@@ -123,6 +123,12 @@ def classed(count: int) -> hm.Stream:
     return hm.Stream("rans2d", "u8", count, (prelude, hm.rans_chunk([], hm.Table(), 1)))
 
 
+def by_level(count: int) -> hm.Stream:
+    """The same, chosen by the level before."""
+    tables = [hm.Table(100 * (k % 2), precision=13) for k in range(64)]
+    return hm.Stream("rans1", "u8", count, (hm.prelude(tables, 1), hm.rans_chunk([], hm.Table(), 1)))
+
+
 def eight_planes(name: str, stream: hm.Stream) -> hm.Tensor:
     """Zeros."""
     count = stream.count
@@ -167,6 +173,9 @@ FILES: dict[str, Callable[[], bytes]] = {
     ),
     "many tensors with 64 tables": lambda: hm.assemble(
         *(eight_planes(f"w{k}", classed(1000)) for k in range(60)), minor=1
+    ),
+    "many tensors with 64 tables by level": lambda: hm.assemble(
+        *(eight_planes(f"w{k}", by_level(1000)) for k in range(60)), minor=2
     ),
     "types that numpy lacks": widened,
     "many tensors": many_tensors,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import handmade as hm
@@ -162,14 +163,14 @@ def test_slow_symbols_are_few() -> None:
         file.verify()
 
 
-def many_tables(tensors: int) -> bytes:
+def many_tables(coder: str, tensors: int) -> bytes:
     """Planes of one symbol, each with as many tables as there may be, of slots that do not fit in 32 bits."""
     tables = [hm.Table(100 * (k % 2), precision=13) for k in range(64)]
-    pieces = (h2.Classed(tables, [0], [0]).prelude(), hm.rans_chunk([0], hm.Table(), 1))
-    stream = hm.Stream("rans2d", "u8", 1, pieces)
+    head = hm.prelude(tables, 1) if coder == "rans1" else h2.Classed(tables, [0], [0]).prelude()
+    stream = hm.Stream(coder, "u8", 1, (head, hm.rans_chunk([0], hm.Table(), 1)))
     return hm.assemble(
         *(hm.Tensor(f"{k:x}", "U64", (1,), bytes(8), "raw", {"planes": 8}, (stream,) * 8) for k in range(tensors)),
-        minor=1,
+        minor=2,
     )
 
 
@@ -184,7 +185,10 @@ def many_chunks(chunks: int) -> bytes:
     return hm.assemble(hm.Tensor("w", "F16", (chunks * size,), levels, "uniform", parameters, (stream,)))
 
 
-@pytest.mark.parametrize(("make", "count"), [(many_tables, 10), (many_chunks, 100)])
+@pytest.mark.parametrize(
+    ("make", "count"), [(partial(many_tables, "rans1"), 10), (partial(many_tables, "rans2d"), 10), (many_chunks, 100)],
+    ids=["rans1", "rans2d", "rans"],
+)  # fmt: skip
 def test_tables_cost_what_there_is_of_them(make: Callable[[int], bytes], count: int) -> None:
     """Four times as many tensors or chunks with large tables take four times as long, not sixteen times."""
     small, large = (make(n) for n in (count, 4 * count))
