@@ -8,12 +8,21 @@ from typing import Any
 
 import golden_adaptive
 import handmade as hm
+import handmade1 as h1
 import handmade2d as h2
 import numpy as np
 
 Items = Iterator[tuple[str, Callable[[], list[hm.Item]]]]
 FLOATS = ("F32", "F16", "BF16", "F64")
 SHAPES = ((1,), (6, 7), (2, 1, 3, 1, 2, 1, 1, 3))
+
+
+def by_level(values: hm.Values, kind: str = "u8", chunk: int = hm.LEAF) -> hm.Stream:
+    """Coder `rans1`: two sizes of the level before."""
+    if values.size == 0:
+        return hm.Stream("rans1", kind, 0, (), chunk)
+    both = np.concatenate([values.reshape(-1), -values.reshape(-1)])
+    return h1.Contexts([hm.Table.of(both, 10, predictor=k) for k in range(2)], lanes=4).stream(values, kind, chunk)
 
 
 def by_class(values: hm.Values, kind: str = "u8", chunk: int = hm.LEAF) -> hm.Stream:
@@ -32,15 +41,16 @@ def mixed(values: hm.Values, kind: str = "u8", chunk: int = hm.LEAF) -> hm.Strea
 
 
 CODERS: dict[str, hm.Coder] = {
-    "raw": hm.raw_stream, "zstd": hm.zstd_stream, "rans": partial(hm.rans_stream, lanes=2), "rans2d": by_class,
-    "adaptive": mixed,
+    "raw": hm.raw_stream, "zstd": hm.zstd_stream, "rans": partial(hm.rans_stream, lanes=2), "rans1": by_level,
+    "rans2d": by_class, "adaptive": mixed,
 }  # fmt: skip
 """All streams of a tensor by one of them, those of its low parts, rows and columns too."""
 
 
-def items() -> Items:
-    """Every op by every coder."""
-    for coder, made in CODERS.items():
+def items(*coders: str) -> Items:
+    """Every op by these coders."""
+    for coder in coders:
+        made = CODERS[coder]
         yield f"corner-raw-{coder}", partial(_raw, made)
         yield f"corner-uniform-{coder}", partial(_uniform, made)
         for op in ("uniform2d", "companded", "trellis"):
