@@ -2,6 +2,7 @@
 
     python -m benchmarks.damage                   all of it, about a quarter of an hour; writes results/damage.jsonl
     python -m benchmarks.damage --only large      one part (golden, large or peers); what is known of the others stays
+    python -m benchmarks.damage --golden '*rans1*'   new golden files, beside what is known of others
     python -m benchmarks.damage --page            only writes docs/damage.md from the results, those of
                                                   benchmarks.kills and benchmarks.verification too
 
@@ -28,7 +29,7 @@ import tempfile
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from itertools import accumulate
@@ -38,8 +39,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import tersor
-from benchmarks import kills, verification
 from benchmarks.common import PEERS, ROOT, Results, commit, read_results
+from benchmarks.damage_page import page
 from benchmarks.peers import damage_peer
 from tersor.errors import FormatError
 from tersor.format import reader
@@ -283,11 +284,11 @@ def model_file() -> Path:
     return Path(spec.origin).parent / "model" / "model.safetensors"
 
 
-def golden_campaign(results: Results, folder: Path) -> None:
-    names = sorted(path.name for path in GOLDEN.glob("*.tsr"))
+def golden_campaign(results: Results, folder: Path, pattern: str = "*") -> None:
+    names = sorted(path.name for path in GOLDEN.glob(f"{pattern}.tsr"))
     small = [name for name in names if (GOLDEN / name).stat().st_size <= LARGEST_FLIPPED]
     sizes = [(GOLDEN / name).stat().st_size for name in names]
-    about: dict[str, Any] = {"files": len(names), "bytes": sum(sizes), "largest": max(sizes)}
+    about: dict[str, Any] = {"files": len(names), "pattern": pattern, "bytes": sum(sizes), "largest": max(sizes)}
     results.add(target="golden", damage="every truncation", **about, **apart(golden_truncations, names))
     flips = apart(golden_flips, small)
     results.add(target="golden", damage="every single-bit flip", **about | {"files": len(small)}, **flips)
@@ -338,77 +339,6 @@ def peer_campaign(results: Results, folder: Path) -> None:
             print(f"{tool} failed: {run.stderr[-500:]}", file=sys.stderr)
 
 
-# -- the page ----------------------------------------------------------------------------------------------------------
-
-
-def page(origin: dict[str, Any], records: Iterable[dict[str, Any]]) -> str:
-    """docs/damage.md."""
-    return "\n".join(_lines(origin, list(records))) + "\n"
-
-
-def _lines(origin: dict[str, Any], records: list[dict[str, Any]]) -> Iterator[str]:
-    yield "# What damage does\n"
-    yield "<!-- Written by `python -m benchmarks.damage --page`; do not edit. -->\n"
-    yield (
-        "A model file is copied, cut off, patched and sometimes forged. What a reader makes of a file that is not\n"
-        "what was written decides whether anybody notices. Here is what became of damaged files, first of tersor's\n"
-        "own, then of other tools' beside them.\n"
-    )
-    yield "## tersor\n"
-    yield "| files | damage | attempts | found | same weights | silent | other exceptions | crashes | slowest answer |"
-    yield "|---|---|---:|---:|---:|---:|---:|---:|---:|"
-    for r in records:
-        if r["target"] == "peers":
-            continue
-        if r.get("error"):
-            yield f"| {r['target']} | {r['damage']} | the process died: {r['error']} | | | | | {r['crashes']} | |"
-            continue
-        what = f"{r['files']} golden files" if r["target"] == "golden" else f"{r['file']}, {r['bytes'] / 1e6:.1f} MB"
-        found = r["attempts"] - r["silent"] - r["other_exceptions"] - r.get("same_weights", 0)
-        yield (
-            f"| {what} | {r['damage']} | {r['attempts']:,} | {found:,} | {r.get('same_weights', 0):,} | {r['silent']} "
-            f"| {r['other_exceptions']} | {r['crashes']} | {r['slowest_seconds'] * 1e3:.0f} ms |"
-        )
-    yield (
-        "\n*Found* means `FormatError` with one of the codes of the specification. *Silent* would mean that the\n"
-        "file was decoded as if nothing had happened. Random damage is flipped bits, replaced bytes, bursts of random\n"
-        "ones, zeroed sectors, parts copied over others, lost and added bytes, cut ends. What changed nothing was\n"
-        "drawn again. With forged checksums, a flip may also change nothing that counts (a table nobody uses): then\n"
-        "the digest vouches that the weights are the same.\n"
-    )
-    peers = [r for r in records if r["target"] == "peers"]
-    if peers:
-        yield "## Beside other formats\n"
-        yield (
-            "The attention of the first layer of all-MiniLM-L6-v2, stored by each tool: tersor at 8x, safetensors\n"
-            "plain, ZipNN lossless, NNCodec at qp -32. Each attempt is a process of its own, with a limit of\n"
-            f"{damage_peer.TIME_LIMIT} seconds. Slow tools had fewer attempts in the time given.\n"
-        )
-        yield "| tool | damage | attempts | found | silently wrong weights | same weights | crashes | hangs |"
-        yield "|---|---|---:|---:|---:|---:|---:|---:|"
-        for r in peers:
-            counts = " | ".join(str(r[key]) for key in ("found", "silently wrong", "harmless", "crash", "hang"))
-            yield f"| {r['tool']} {r['version']} | {r['damage']} | {r['attempts']:,} | {counts} |"
-        yield (
-            "\n*Found*: the tool raised an exception. *Same weights*: the damage was not noticed and did not matter.\n"
-            "Files of safetensors have no checksums; a checksum kept beside such a file finds what the file itself\n"
-            "cannot tell.\n"
-        )
-    for part, tell in (("kills", kills.lines), ("verification", verification.lines)):
-        measured, found = read_results(part)
-        if found:
-            yield from tell(measured, found)
-    yield "## How damage was measured\n"
-    packages = ", ".join(f"{name} {version}" for name, version in origin["packages"].items())
-    commits = ", ".join(dict.fromkeys(r["commit"] for r in records))
-    yield (
-        f"`python -m benchmarks.damage` on {origin['cpu']} with {origin['cores']} cores, Python {origin['python']}, "
-        f"{packages}; commit {commits}, {origin['date']}. The machine was busy.\n"
-        "Raw figures: [benchmarks/results/damage.jsonl](../benchmarks/results/damage.jsonl).\n"
-        "Every truncation of the golden files and the flips of the smaller ones are also part of `make test`."
-    )
-
-
 CAMPAIGNS = {"golden": golden_campaign, "large": large_campaign, "peers": peer_campaign}
 
 
@@ -416,17 +346,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--page", action="store_true", help="only write docs/damage.md from the results")
     parser.add_argument("--only", choices=sorted(CAMPAIGNS), help="measure one part again")
+    parser.add_argument("--golden", metavar="PATTERN", help="add golden files of such names to what is known")
     arguments = parser.parse_args()
     if not arguments.page:
         _, known = read_results("damage")
         with tempfile.TemporaryDirectory() as folder, Results("damage") as results:
             for target, campaign in CAMPAIGNS.items():
-                if arguments.only in (None, target):
+                if not arguments.golden and arguments.only in (None, target):
                     campaign(results, Path(folder))
-                else:
-                    for record in known:
-                        if record["target"] == target:
-                            results.add(**record)
+                    continue
+                for record in known:
+                    if record["target"] == target:
+                        results.add(**record)
+                if arguments.golden and target == "golden":
+                    golden_campaign(results, Path(folder), arguments.golden)
     origin, records = read_results("damage")
     if records:
         PAGE.write_text(page(origin, records))
