@@ -91,8 +91,7 @@ def encode(symbols: Symbols, kind: str, histograms: list[rans.Histogram] | None 
     """Code `symbols` of integer type `kind` with whichever coder gives the fewest bytes."""
     if symbols.count == 0:
         return EncodedStream(Stream("raw", kind, 0, symbols.chunk, (), ()), ())
-    if histograms is None:
-        histograms = [rans.Histogram.of(symbols.values(k)) for k in range(symbols.chunks)]
+    histograms = histograms or _histograms(symbols)
     plan = rans.plan(histograms, verbatim=kind == "u8", fast=symbols.fast)
     limit = min(plan.nbytes, symbols.count * INTEGER_TYPES[kind])
     if symbols.slow:
@@ -112,6 +111,21 @@ def encode(symbols: Symbols, kind: str, histograms: list[rans.Histogram] | None 
         if encoded.stream.nbytes < symbols.count * INTEGER_TYPES[kind]:  # the plan guesses at patches
             return encoded
     return _encoded("raw", symbols, kind, (_plain(v, kind) for v in symbols))
+
+
+def coded_bytes(symbols: Symbols, kind: str = "i32") -> int:
+    """Bytes that `encode` will give, to 0.5 %, without coding anything. Where rows are given the gain of tables by
+    row, column and level before is in; coders `zstd` and `adaptive` are not."""
+    if symbols.count == 0:
+        return 0
+    histograms = _histograms(symbols)
+    alone = rans.plan(histograms, verbatim=kind == "u8", fast=symbols.fast).nbytes
+    _, several = _several_tables(symbols, kind, histograms, alone)
+    return min(alone, symbols.count * INTEGER_TYPES[kind], several.nbytes if several is not None else alone)
+
+
+def _histograms(symbols: Symbols) -> list[rans.Histogram]:
+    return [rans.Histogram.of(values) for values in symbols]
 
 
 def _several_tables(

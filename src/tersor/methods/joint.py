@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tersor.coders import EncodedStream, Symbols, integer_type
-from tersor.coders.rans import Histogram
+from tersor.coders import EncodedStream, Symbols, coded_bytes, integer_type
 from tersor.encoded import Distortion, Encoded, seal
 from tersor.errors import SettingError
 from tersor.format.dtypes import Bytes
 from tersor.format.manifest import Step
-from tersor.methods.nearest import Floats, Integers, row_length, to_float32
+from tersor.methods.nearest import Floats, Integers, kernel_size, row_length, to_float32
 from tersor.ops import uniform, uniform2d
 from tersor.sources import Unit
 
@@ -103,7 +102,7 @@ class Joint:
             original = to_float32(data[start : start + out.size], unit.dtype)
             return Distortion.between(original, to_float32(out, unit.dtype))
 
-        symbols = Symbols.of(levels, CHUNK, row_length(unit.shape))
+        symbols = Symbols.of(levels, CHUNK, row_length(unit.shape), kernel_size(unit.shape))
         step, streams = _encode_step(known, scale, symbols, kind, int(np.abs(levels).max()))
         return seal(unit.name, unit.dtype, unit.shape, step, streams, measure)
 
@@ -151,6 +150,6 @@ class JointSample(NamedTuple):
         """Predicted bytes of the unit's streams at a price."""
         scale = math.sqrt(price)
         finest = max(scale, FINEST)
-        histogram = Histogram.of(self.transformation.levels(self.weights, finest).reshape(-1))
+        levels, shape = self.transformation.levels(self.weights, finest), self.weights.shape
         further = self.weights.size * math.log2(finest / scale) if self.transformation.stretches else 0.0
-        return (histogram.entropy_bits + further) / 8 + 30
+        return coded_bytes(Symbols.of(levels, CHUNK, row_length(shape), kernel_size(shape))) + further / 8

@@ -21,7 +21,7 @@ from tersor.encoded import Distortion, Encoded, seal
 from tersor.format.dtypes import Bytes
 from tersor.methods import keep
 from tersor.methods._feedback import Doubles, Floats, Rounding, Solution, damped, solve
-from tersor.methods.nearest import FARTHEST_LEVEL, LARGEST, Nearest, to_float32
+from tersor.methods.nearest import FARTHEST_LEVEL, LARGEST, Nearest, kernel_size, to_float32
 from tersor.ops.uniform2d import Scales, encode_step
 from tersor.sources import Unit
 
@@ -158,7 +158,7 @@ class Bound:
             return Distortion.between(original, to_float32(out, unit.dtype))
 
         kind = integer_type(int(levels.min()), int(levels.max()))
-        symbols = Symbols.of(np.ascontiguousarray(levels), CHUNK, row_length=levels.shape[1])
+        symbols = Symbols.of(np.ascontiguousarray(levels), CHUNK, levels.shape[1], kernel_size(unit.shape))
         step, streams = encode_step(symbols, kind, scales, trellis=solution.values is not None)
         encoded = seal(unit.name, unit.dtype, unit.shape, step, streams, measure)
         return encoded if math.isfinite(encoded.distortion.error) else keep.lossless(unit, data)
