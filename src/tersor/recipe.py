@@ -24,7 +24,7 @@ LEARNED = ("best", "l2-paper")
 """Recipes that learn weights and their transformation together (`tersor.joint`)."""
 RECIPES = ("fast", "balanced", *LEARNED)
 SUFFIX = ".toml"
-_KINDS = {float: "a number", int: "a whole number", bool: "true or false"}
+_KINDS = {float: "a number from 0 on", int: "a whole number from 0 on", bool: "true or false"}
 
 
 def choose(recipe: str | os.PathLike[str] | None, method: str | None, settings: Sequence[str], calibration: Any) -> Any:
@@ -108,7 +108,7 @@ def _value(key: str, value: Any, kind: Any) -> Any:
         if isinstance(value, str):
             return _parse(value, kind)
         if type(value) is kind or (kind is float and type(value) is int):
-            return _finite(kind(value))
+            return _number(kind(value))
     except ValueError:
         pass
     suits = f"one of {', '.join(choices)}" if choices else _KINDS.get(kind, "a text")
@@ -117,13 +117,13 @@ def _value(key: str, value: Any, kind: Any) -> Any:
 
 def _parse(text: str, kind: Any) -> Any:
     if kind is not bool:
-        return _finite(kind(text))
+        return _number(kind(text))
     if text.lower() not in ("true", "false"):
         raise ValueError
     return text.lower() == "true"
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
+def _number(value: Any) -> Any:
+    if isinstance(value, (int, float)) and not 0 <= value < math.inf:
         raise ValueError
     return value

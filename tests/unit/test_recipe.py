@@ -105,6 +105,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ("magic", [], "there is no method 'magic'.*nearest"),
         ("nearest", ["nonsense=1"], "no setting 'nonsense'.*rounding_price"),
         ("nearest", ["rounding_price=much"], "'much' does not suit rounding_price"),
+        ("nearest", ["knee=0"], "a knee of 0.0 makes no sense"),
+        ("nearest", ["rounding_price=-1"], "'-1' does not suit rounding_price.*from 0 on"),
         ("nearest", ["rounding_price=inf"], "'inf' does not suit rounding_price"),
         ("nearest", ["rounding_price"], "'' does not suit rounding_price"),
     ],

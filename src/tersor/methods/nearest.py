@@ -25,6 +25,7 @@ from tersor.coders import EncodedStream, Symbols, integer_type
 from tersor.coders.rans import MANY, MAX_ALPHABET, PRECISIONS, Histogram, fit, merge
 from tersor.coders.rans2d import WIDEST
 from tersor.encoded import Distortion, Encoded, seal
+from tersor.errors import SettingError
 from tersor.format.dtypes import DTYPES, Bytes, view_floats, widen_bf16
 from tersor.format.layout import MAX_CHUNK
 from tersor.format.manifest import Step
@@ -73,6 +74,10 @@ class Nearest:
     knee: float = field(
         default=0.5, metadata={"help": "steps beyond this many standard deviations grow as the square root only"}
     )
+
+    def __post_init__(self) -> None:
+        if self.knee <= 0:
+            raise SettingError(f"a knee of {self.knee} makes no sense", remedy="give a number above 0")
 
     def quantizes(self, unit: Unit) -> bool:
         """Whether the unit is quantized; others are kept or rounded."""
