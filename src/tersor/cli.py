@@ -46,13 +46,15 @@ class _Share(click.ParamType[float]):
             self.fail(f"{value!r} is not a share; examples: 0.5%, 0.005", param, ctx)
 
 
+LIMITS = "Files that ask for absurd sizes are refused; the error names the option that allows more."
+
+
 def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options for every field of `Limits`, under its own name."""
+    """Options for every field of `Limits`, under its own name; help leaves them to the errors that ask for them."""
     for field in reversed(dataclasses.fields(Limits)):
         command = click.option(
-            f"--limit-{field.name.replace('_', '-')}", type=_Size(), default=field.default, show_default=True,
-            help="refuse files that ask for more",
-        )(command)  # fmt: skip
+            f"--limit-{field.name.replace('_', '-')}", type=_Size(), default=field.default, hidden=True
+        )(command)
     return command
 
 
@@ -77,8 +79,9 @@ def cli() -> None:
               "original's, on the inputs of --eval or else on held-out ones of --calibration")  # fmt: skip
 @click.option("--max-drop", type=_Share(), help="the smallest file that loses no more of the metric of --eval, "
               "e.g. 0.5%")  # fmt: skip
-@click.option("--recipe", metavar="[fast|balanced|best|l2-paper|FILE.toml]", help="fast needs no data; "
-              "balanced, the default where there is calibration data, learns from it; best adds gradients")  # fmt: skip
+@click.option("--recipe", metavar="[fast|balanced|best|l2-paper|FILE.toml]", help="fast needs no data; balanced, the "
+              "default where there is calibration data, learns from it; best adds gradients; a file changes "
+              "settings")  # fmt: skip
 @click.option("--calibration", metavar="DATA", help="unlabelled inputs: a folder of images, a text file, or "
               "python:MODULE:FUNCTION")  # fmt: skip
 @click.option(
@@ -132,7 +135,7 @@ def compress(
         text.summary(report, None if options["dry_run"] else output)
 
 
-@cli.command()
+@cli.command(epilog=LIMITS)
 @click.argument("file", type=click.Path(readable=False, path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="the .safetensors file to write")
 @click.option("--force", is_flag=True, help="replace an existing output")
@@ -145,7 +148,7 @@ def decompress(file: Path, output: Path, force: bool, **limits: Any) -> None:
     click.echo(f"{output}: {size:,} bytes")
 
 
-@cli.command()
+@cli.command(epilog=LIMITS)
 @click.argument("file", type=click.Path(readable=False, path_type=Path))
 @click.option("--tensors", is_flag=True, help="a line for every tensor")
 @click.option("--json", "as_json", is_flag=True, help="print everything as JSON")
@@ -163,7 +166,7 @@ def inspect(file: Path, tensors: bool, as_json: bool, **limits: Any) -> None:
         text.inspection(report, file, tensors=tensors)
 
 
-@cli.command()
+@cli.command(epilog=LIMITS)
 @click.argument("file", type=click.Path(readable=False, path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="the .html file to write")
 @click.option("--json", "as_json", is_flag=True, help="print everything as JSON")
@@ -188,7 +191,7 @@ def report(file: Path, output: Path | None, as_json: bool, force: bool, **limits
         click.echo(f"{output}: {len(summary.tensors):,} tensors")
 
 
-@cli.command()
+@cli.command(epilog=LIMITS)
 @click.argument("file", type=click.Path(readable=False, path_type=Path))
 @limit_options
 def verify(file: Path, **limits: Any) -> None:
