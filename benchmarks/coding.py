@@ -10,7 +10,7 @@ Needs: benchmarks/networks/setup.sh; for the peers `pip install constriction==0.
 Debian's libhtscodecs2 (`apt-get install libhtscodecs2`) and benchmarks/peers/setup.sh. Peers that are missing are left
 out.
 
-    python -m benchmarks.coding [--quick]    (quick: short streams, two small networks; to coding-quick.jsonl)
+    python -m benchmarks.coding [NAME ...]    (NAME: iid, rows, codebook, delta or a network; other records stay)
 """
 
 import ctypes
@@ -22,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -32,14 +31,14 @@ import numpy.typing as npt
 
 from benchmarks import coding_streams as streams
 from benchmarks.coding_streams import Levels, Stream
-from benchmarks.common import PEERS, Results
+from benchmarks.common import PEERS, Table
 from tersor import _core
-from tersor.coders import CORE_TYPES, Symbols, adaptive, rans, rans2d
+from tersor.coders import CORE_TYPES, Symbols, adaptive, rans, rans1, rans2d
 from tersor.format.layout import chunk_counts
 from tersor.format.manifest import PRELUDES
 
 CHUNK = 2**20
-"""Symbols of a chunk of `rans` and `rans2d`."""
+"""Symbols of a chunk of all but `adaptive`."""
 I32 = CORE_TYPES["i32"]
 REFERENCE = "DeepCABAC"
 
@@ -132,7 +131,8 @@ def narrow(levels: Levels) -> npt.NDArray[Any]:
 
 
 def tersor_coders() -> Iterator[Coder]:
-    """The coders of this package; a tensor that `rans2d` finds no classes for is coded by `rans`, as in files."""
+    """Of this package: one table (`rans`); the smallest of `rans`, `rans1` and `rans2d`, as in files (`fast`);
+    `adaptive`."""
 
     def histograms(levels: Levels) -> list[rans.Histogram]:
         flat = levels.reshape(-1)
@@ -142,13 +142,13 @@ def tersor_coders() -> Iterator[Coder]:
         flat, plan = levels.reshape(-1), rans.plan(counts)
         pieces = [plan.piece(k, flat[k * CHUNK : (k + 1) * CHUNK]) for k in range(len(counts))]
         return Coded(
-            len(plan.prelude) + sum(map(len, pieces)), (plan.prelude, pieces, levels.size, None), _narrow(levels)
+            len(plan.prelude) + sum(map(len, pieces)), (plan.prelude, pieces, levels.size, "rans"), _narrow(levels)
         )
 
     def pack_rans(levels: Levels) -> Coded:
         return by_rans(levels, histograms(levels))
 
-    def pack_rans2d(levels: Levels) -> Coded:
+    def pack_fast(levels: Levels) -> Coded:
         flat, counts = levels.reshape(-1), histograms(levels)
         row_length = flat.size // len(levels) if levels.ndim > 1 else 0
 
@@ -156,18 +156,24 @@ def tersor_coders() -> Iterator[Coder]:
             return flat[k * CHUNK : (k + 1) * CHUNK]
 
         kernel, whole = math.prod(levels.shape[2:]) if levels.ndim > 2 else 0, rans.merge(counts)
-        plan = rans2d.best_plan(part, flat.size, CHUNK, row_length, kernel, whole) if row_length else None
-        plain = by_rans(levels, counts)
-        if plan is None or plan.nbytes >= plain.nbytes:
-            return plain
+        alone = rans.plan(counts)
+        plans: dict[str, rans1.Plan1 | rans2d.Plan2D | None] = {}
+        if row_length:
+            plans["rans2d"] = rans2d.best_plan(part, flat.size, CHUNK, row_length, kernel, whole)
+            plans["rans1"] = rans1.plan(part, flat.size, CHUNK, whole)
+        sizes = {name: plan.nbytes for name, plan in plans.items() if plan is not None}
+        coder = min(sizes, key=lambda name: sizes[name], default="rans")
+        plan = plans.get(coder)
+        if plan is None or plan.nbytes >= alone.nbytes:
+            return by_rans(levels, counts)
         pieces = [plan.piece(k, part(k)) for k in range(len(counts))]
         return Coded(
-            len(plan.prelude) + sum(map(len, pieces)), (plan.prelude, pieces, flat.size, flat.size), _narrow(levels)
+            len(plan.prelude) + sum(map(len, pieces)), (plan.prelude, pieces, flat.size, coder), _narrow(levels)
         )
 
     def unpack_rans(coded: Coded) -> Levels:
-        head, pieces, count, rows = coded.data
-        prelude = _core.Prelude(np.frombuffer(head, np.uint8), rows)
+        head, pieces, count, coder = coded.data
+        prelude = _core.Prelude(np.frombuffer(head, np.uint8), PRELUDES.index(coder), count)
         counts = chunk_counts(count, CHUNK)
         data = [np.frombuffer(piece, np.uint8) for piece in pieces]
         if coded.narrow:
@@ -196,7 +202,7 @@ def tersor_coders() -> Iterator[Coder]:
         return np.concatenate(parts)
 
     yield Local("tersor rans", np.ascontiguousarray, pack_rans, unpack_rans)
-    yield Local("tersor rans2d", np.ascontiguousarray, pack_rans2d, unpack_rans)
+    yield Local("tersor fast", np.ascontiguousarray, pack_fast, unpack_rans)
     yield Local("tersor adaptive", np.ascontiguousarray, pack_adaptive, unpack_adaptive)
 
 
@@ -306,7 +312,7 @@ def run(coders: list[Coder], stream: Stream, rounds: int) -> dict[str, Sum]:
     return sums
 
 
-def report(results: Results, stream: Stream, found: dict[str, Sum]) -> None:
+def report(results: Table, stream: Stream, found: dict[str, Sum]) -> None:
     """One record a coder, and a copy of the narrow levels for scale."""
     count, entropy, ideal = stream.symbols, stream.entropy_bits / 8, stream.row_bits / 8
     reference = found.get(REFERENCE)
@@ -321,7 +327,7 @@ def report(results: Results, stream: Stream, found: dict[str, Sum]) -> None:
         )  # fmt: skip
 
 
-def memcpy(results: Results, count: int) -> None:
+def memcpy(results: Table, count: int) -> None:
     """Million bytes a second of a copy, for scale."""
     source, target, best = np.ones(count, np.uint8), np.ones(count, np.uint8), float("inf")
     for _ in range(20):
@@ -331,36 +337,26 @@ def memcpy(results: Results, count: int) -> None:
     results.add(kind="memcpy", symbols=count, mega_symbols_per_second=count / best / 1e6)
 
 
-def every_stream(quick: bool) -> Iterator[tuple[Stream, int]]:
+def every_stream(wanted: Callable[[str], bool]) -> Iterator[tuple[Stream, int]]:
     """Streams, and the rounds each is worth."""
-    yield from ((s, 3) for s in streams.synthetic(2**19 if quick else 2**22))
-    for network in ("fashion_resnet", "crepe_tiny") if quick else streams.NETWORKS:
-        yield from ((s, 1) for s in streams.levels(network, (2.0,) if quick else (1.5, 2.0, 3.0, 4.0)))
-    for network in ("fashion_resnet",) if quick else ("minilm", "fashion_resnet"):
-        yield from ((streams.codebook(network, size), 1) for size in (16, 32))
-    yield from ((streams.delta(bits), 1) for bits in (0.3, 1.0, 2.0))
+    if wanted("iid") or wanted("rows"):
+        yield from ((s, 3) for s in streams.synthetic(2**22))
+    for network in filter(wanted, streams.NETWORKS):
+        yield from ((s, 1) for s in streams.levels(network, (1.5, 2.0, 3.0, 4.0)))
+    if wanted("codebook"):
+        yield from ((streams.codebook(name, size), 1) for name in ("minilm", "fashion_resnet") for size in (16, 32))
+    if wanted("delta"):
+        yield from ((streams.delta(bits), 1) for bits in (0.3, 1.0, 2.0))
 
 
-def main(quick: bool) -> None:
-    with Results("coding-quick" if quick else "coding") as results, tempfile.TemporaryDirectory() as folder:
+def main(names: list[str]) -> None:
+    results = Table("coding", "kind", "stream", "coder")
+    with tempfile.TemporaryDirectory() as folder:
         memcpy(results, 2**23)
         coders = [*tersor_coders(), *peers(Path(folder))]
-        totals: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-        for stream, rounds in every_stream(quick):
-            found = run(coders, stream, rounds)
-            report(results, stream, found)
-            groups = [stream.kind] + [stream.name.partition(",")[0]] * (stream.kind == "levels")
-            for name, total in found.items():
-                for group in groups:
-                    sums = totals[group, name]
-                    sums[:] = [sums[0] + stream.symbols, sums[1] + total.nbytes]
-        for (group, name), (symbols, nbytes) in totals.items():
-            reference = totals.get((group, REFERENCE))
-            results.add(
-                kind="total", group=group, coder=name, symbols=symbols, bytes=nbytes,
-                against_deepcabac_percent=100 * (nbytes / reference[1] - 1) if reference else None,
-            )  # fmt: skip
+        for stream, rounds in every_stream(lambda name: not names or name in names):
+            report(results, stream, run(coders, stream, rounds))
 
 
 if __name__ == "__main__":
-    main("--quick" in sys.argv[1:])
+    main(sys.argv[1:])

@@ -33,8 +33,7 @@ TOOLS = {  # tool: colour, marker
 }
 CODERS = {
     "tersor rans": ("#f0a26b", "o"),
-    "tersor rans1": ("#c06c9a", "o"),
-    "tersor rans2d": ("#d1351f", "o"),
+    "tersor fast": ("#d1351f", "o"),
     "tersor adaptive": ("#7b1113", "o"),
     "DeepCABAC": ("#2c3e50", "D"),
     "constriction ANS": ("#7d3c98", "v"),

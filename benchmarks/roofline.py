@@ -1,0 +1,189 @@
+"""How far is decoding from the machine's limits, and what do tables and estimates cost?
+
+- `memory`: GB/s of copying and filling, one thread and two; every other record is to be read beside it.
+- `mode`: million weights a second of CPU time for coders, outputs and rates; bytes read and written a weight; how many
+  times as long it takes as a copy of the output.
+- `threads`: two threads over chunks against one, by the clock, beside two threads that copy.
+- `estimate`: speed of `coders.coded_bytes` and its error against what is coded.
+- `tables`: share of preludes (tables and classes) in whole files; those of tensors below 65,536 weights apart, all that
+  sharing tables between small tensors could save.
+
+Times are the least of rounds in which everything takes turns. Instructions a weight are counted in the disassembly (see
+docs/decisions/0006): this machine's counters are not to be had.
+
+    python -m benchmarks.roofline
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+import tersor
+from benchmarks.common import Results, fastest
+from benchmarks.networks import load
+from tersor import _core
+from tersor.coders import CORE_TYPES, Symbols, coded_bytes, encode, rans, rans1, rans2d
+from tersor.format.layout import LEAF
+from tersor.format.manifest import PRELUDES
+
+COUNT, CHUNK, ROW = 2**22, 2**20, 512
+ROUNDS = 9
+RATES = {"1.5 bits": 0.49, "3 bits": 1.46, "4 bits": 2.94}
+"""Scale of Laplace variables that have this entropy once rounded."""
+NETWORKS, RATIO = ("crepe_tiny", "fashion_resnet"), 8
+Levels = npt.NDArray[np.int32]
+
+
+class Coded(NamedTuple):
+    prelude: _core.Prelude
+    pieces: list[npt.NDArray[np.uint8]]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(piece.nbytes for piece in self.pieces)
+
+
+def levels_of(spread: float, correlation: float, scale: float) -> Levels:
+    """Laplace levels; scales of rows spread, or neighbours that resemble each other."""
+    rng = np.random.default_rng(1)
+    noise = rng.laplace(0, scale, COUNT + 1)
+    noise = (noise[1:] + correlation * noise[:-1]).reshape(-1, ROW) * np.exp(
+        spread * rng.standard_normal((COUNT // ROW, 1))
+    )
+    return np.rint(noise).clip(-127, 127).astype(np.int32).reshape(-1)
+
+
+def coded(levels: Levels, coder: str) -> Coded:
+    """By this coder, whether it is the smallest or not."""
+    symbols = Symbols.of(levels, CHUNK, ROW)
+    histograms = [rans.Histogram.of(part) for part in symbols]
+    whole = rans.merge(histograms)
+    plans: dict[str, Callable[[], Any]] = {
+        "rans": lambda: rans.plan(histograms),
+        "rans1": lambda: rans1.plan(*symbols.layout, whole),
+        "rans2d": lambda: rans2d.plan(*symbols.layout, ROW, whole),
+    }
+    plan = plans[coder]()
+    pieces = [np.frombuffer(plan.piece(k, part), np.uint8) for k, part in enumerate(symbols)]
+    head = np.frombuffer(plan.prelude, np.uint8)
+    return Coded(_core.Prelude(head, PRELUDES.index(coder), COUNT), pieces)
+
+
+def to_bytes(stream: Coded, out: npt.NDArray[np.uint8], k: int) -> None:
+    part = out[k * CHUNK : (k + 1) * CHUNK]
+    _core.decode_bytes(part, stream.prelude, CORE_TYPES["i8"], stream.pieces[k], k * CHUNK)
+
+
+def to_floats(stream: Coded, out: npt.NDArray[np.uint8], k: int) -> None:
+    """Fused with reconstruction; digests of the leaves in."""
+    part, step = out[4 * k * CHUNK : 4 * (k + 1) * CHUNK], np.ones(1, np.float32)
+    _core.decode_uniform(
+        part, 0, stream.prelude, CORE_TYPES["i8"], stream.pieces[k], CHUNK, step, None, 0, k * CHUNK, 0.0
+    )
+
+
+def all_chunks(decode: Callable[[int], None]) -> None:
+    for k in range(COUNT // CHUNK):
+        decode(k)
+
+
+def in_threads(pool: ThreadPoolExecutor, work: Callable[[int], None]) -> None:
+    list(pool.map(work, range(COUNT // CHUNK)))
+
+
+def copying(source: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8], k: int) -> None:
+    size = source.size // (COUNT // CHUNK)
+    np.copyto(target[k * size : (k + 1) * size], source[k * size : (k + 1) * size])
+
+
+def streams() -> Iterator[tuple[str, str, Levels]]:
+    """Coder, name, levels it is for."""
+    for rate, scale in RATES.items():
+        yield "rans", rate, levels_of(0.0, 0.0, scale)
+        yield "rans2d", rate, levels_of(0.5, 0.0, scale)
+        yield "rans1", rate, levels_of(0.0, 0.6, scale)
+
+
+def modes(results: Results) -> None:
+    """Speeds of all coders and outputs, one thread and two, beside copies."""
+    small, large = np.ones(COUNT, np.uint8), np.ones(4 * COUNT, np.uint8)
+    copies = {1: np.ones(COUNT, np.uint8), 4: np.ones(4 * COUNT, np.uint8)}
+    calls: dict[Any, Callable[[], Any]] = {
+        ("copy", 1): lambda: np.copyto(copies[1], small),
+        ("copy", 4): lambda: np.copyto(copies[4], large),
+        ("fill", 4): lambda: copies[4].fill(1),
+    }
+    sizes: dict[Any, float] = {}
+    with ThreadPoolExecutor(2) as pool:
+        calls["copy", 4, "threads"] = partial(in_threads, pool, partial(copying, large, copies[4]))
+        for coder, rate, levels in streams():
+            stream = coded(levels, coder)
+            for width, decode, out in ((1, to_bytes, small), (4, to_floats, large)):
+                key, work = (coder, rate, width), partial(decode, stream, out)
+                calls[key], sizes[key] = partial(all_chunks, work), stream.nbytes / COUNT
+                calls[*key, "threads"] = partial(in_threads, pool, work)
+        found = fastest(calls, ROUNDS)
+    for what in (("copy", 4), ("fill", 4)):
+        results.add(kind="memory", what=what[0], gigabytes_per_second=4 * COUNT / found[what].cpu / 1e9)
+    results.add(kind="threads", what="copy", speedup=found["copy", 4].wall / found["copy", 4, "threads"].wall)
+    for key, read in sizes.items():
+        coder, rate, width = key
+        seconds = found[key].cpu
+        results.add(
+            kind="mode", coder=coder, rate=rate, output={1: "int8", 4: "float32"}[width], bytes_read=read,
+            bytes_written=width, mega_weights_per_second=COUNT / seconds / 1e6,
+            gigabytes_per_second=(read + width) * COUNT / seconds / 1e9, times_copy=seconds / found["copy", width].cpu,
+        )  # fmt: skip
+        results.add(
+            kind="threads",
+            what=f"{coder}, {rate}, {width} bytes",
+            speedup=found[key].wall / found[*key, "threads"].wall,
+        )
+
+
+def estimates(results: Results) -> None:
+    """`coded_bytes` with and without rows."""
+    for coder, rate, levels in streams():
+        for row_length in (0, ROW):
+            symbols = Symbols.of(levels, CHUNK, row_length)
+            found = fastest({"estimate": partial(coded_bytes, symbols, "i8")}, ROUNDS)["estimate"]
+            size = encode(symbols, "i8").stream.nbytes
+            results.add(
+                kind="estimate", levels=f"for {coder}, {rate}", rows=row_length > 0, bytes=size,
+                error_percent=100 * (coded_bytes(symbols, "i8") / size - 1),
+                mega_weights_per_second=COUNT / found.cpu / 1e6,
+            )  # fmt: skip
+
+
+def tables(results: Results, folder: Path) -> None:
+    """Bytes of preludes in files."""
+    for name in NETWORKS:
+        path = folder / f"{name}.tsr"
+        report = tersor.compress(load(name).weights, path, ratio=RATIO, overwrite=True, workers=1)
+        total = small = 0
+        with tersor.open(path) as file:
+            for entry in file.entries:
+                heads = sum(sum(s.sizes[: s.preludes]) for step in entry.chain for s in step.streams)
+                total += heads
+                small += heads * (entry.count < LEAF)
+        results.add(
+            kind="tables", network=name, ratio=RATIO, file_bytes=report.file_bytes, table_bytes=total,
+            of_small_tensors=small, share_percent=100 * total / report.file_bytes,
+        )  # fmt: skip
+
+
+def main() -> None:
+    with Results("roofline") as results, tempfile.TemporaryDirectory() as folder:
+        modes(results)
+        estimates(results)
+        tables(results, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
