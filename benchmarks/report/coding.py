@@ -44,7 +44,9 @@ def goals() -> Iterator[Goal]:
     yield Goal("within 1.5 % of what knowing every row's scale gives, from 1.5 bits on", text, over[widest] <= 1.5)
     for what, coder, kind, least in (("no", OWN[0], "iid", 800), ("several", FAST, "rows", 300)):
         coded = {
-            r["stream"]: r["encode_mega_symbols_per_second"] for r in rows if (r["kind"], r["coder"]) == (kind, coder)
+            r["stream"]: r["encode_mega_symbols_per_second"]
+            for r in rows
+            if (r["kind"], r.get("coder")) == (kind, coder)
         }
         text = f"{min(coded.values()):.0f} to {max(coded.values()):.0f}"
         yield Goal(f"{least} M symbols a second coded with {what} contexts", text, min(coded.values()) >= least)
