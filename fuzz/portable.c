@@ -41,7 +41,7 @@ typedef struct {
     tsr_slot *own;
 } opened;
 
-/* One chunk: coder (0 plain, 1 rans, 2 rans2d, 3 adaptive), type, first, count, total, prelude, data. */
+/* One chunk: coder (0 plain, 1 rans, 2 rans2d, 3 adaptive, 4 rans1), type, first, count, total, prelude, data. */
 static void open_chunk(tsr_reader *reader, opened *o) {
     uint64_t coder = number(), type = number(), first = number(), count = number(), total = number();
     size_t prelude_size, size;
@@ -64,7 +64,8 @@ static void open_chunk(tsr_reader *reader, opened *o) {
     if (coder == 1) {
         REQUIRE(tsr_prelude_open(&o->prelude, prelude, prelude_size) == TSR_OK);
     } else {
-        REQUIRE(tsr_prelude_open_2d(&o->prelude, prelude, prelude_size, total) == TSR_OK);
+        REQUIRE((coder == 2 ? tsr_prelude_open_2d(&o->prelude, prelude, prelude_size, total)
+                            : tsr_prelude_open_1(&o->prelude, prelude, prelude_size)) == TSR_OK);
         o->row_class = room(o->prelude.rows);
         o->column_class = room(o->prelude.columns);
         o->slots = room(tsr_prelude_slot_bytes(&o->prelude));

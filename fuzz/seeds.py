@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "reader"))
 from files import bases, streams_of
 
 TYPES = ("u8", "i8", "i16", "i32")
+CHOICES = {"rans": b"\0", "rans1": b"\3", "rans2d": b"\5"}
+"""Of coders, in streams.h."""
 LARGE = b"\x71\x9c"
 """A count of symbols around the leaf of 65536, see common.h."""
 
@@ -35,8 +37,15 @@ def _special(target: str) -> Iterator[bytes]:
                 if count >= 8192 or len(prelude) > 255 or len(prelude) + len(chunk) > 480:
                     continue
                 head = bytes([TYPES.index(stream[1])]) + (b"" if target == "rans" else b"\0")
-                coder = b"\4" if stream[0] == "rans2d" else b"\0"
-                yield head + b"\0\0\1" + coder + count.to_bytes(2, "little") + bytes([len(prelude)]) + prelude + chunk
+                yield (
+                    head
+                    + b"\0\0\1"
+                    + CHOICES[stream[0]]
+                    + count.to_bytes(2, "little")
+                    + bytes([len(prelude)])
+                    + prelude
+                    + chunk
+                )
         case "uniform":
             for shape in range(16):  # nothing by row, no low bits; a plain stream
                 yield bytes([shape, 15, 0]) + LARGE + bytes([shape, 0, 0, 0, 0, 0, 0, 0, 128, 63, 2]) + bytes(range(64))
@@ -51,5 +60,5 @@ def _chunks() -> Iterator[tuple[list, bytes, bytes]]:
         pieces = iter(base.pieces)
         for stream in streams_of(base.root):
             own = [next(pieces) for _ in stream[4]]
-            if stream[0] in ("rans", "rans2d") and len(own) > 1:
+            if stream[0] in CHOICES and len(own) > 1:
                 yield stream, own[0], own[1]
