@@ -23,7 +23,7 @@ from benchmarks.networks._common import Network, read
 from benchmarks.report._section import lost
 from tersor.report.details import measure
 
-RATIOS = {"fashion_resnet": 12.0, "vit_fashion": 10.0, "minilm": 8.0}
+RATIOS = {"crepe_tiny": 12.0, "fashion_resnet": 12.0, "vit_fashion": 10.0, "minilm": 8.0}
 RECIPES = ("fast", "balanced")
 POWER = 0.01
 

@@ -125,8 +125,8 @@ def _cpu() -> str:
 
 
 def commit() -> str:
-    """The commit whose code runs; if its sources were changed, with a hash of the change."""
-    head = _git("rev-parse", "--short", "HEAD").decode().strip()
+    """The last commit that changed the code that runs; if its sources were changed since, with a hash of the change."""
+    head = _git("log", "-1", "--format=%h", "--", *BUILD).decode().strip()
     change = _git("diff", "HEAD", "--", *BUILD)
     return f"{head} with changes {hashlib.sha256(change).hexdigest()[:8]}" if change else head
 

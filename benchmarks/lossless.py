@@ -144,22 +144,37 @@ def z4ai_tool(data: bytes, dtype: str) -> Tool:
     )
 
 
-def planes_tool(data: bytes, dtype: str) -> Tool:
-    zstandard = importlib.import_module("zstandard")
+def planes_tool(
+    data: bytes, dtype: str, compress: Callable[[bytes], bytes], decompress: Callable[[bytes], bytes]
+) -> Tool:
+    """The first bytes of all numbers, then the second ones, and so on, by a coder of bytes."""
     width = {"F32": 4, "BF16": 2}[dtype]
     kept: dict[str, Any] = {}
 
     def encode() -> None:
         planes = np.ascontiguousarray(np.frombuffer(data, np.uint8).reshape(-1, width).T)
-        kept["packed"] = [zstandard.ZstdCompressor(level=1).compress(plane) for plane in planes]
+        kept["packed"] = [compress(plane.tobytes()) for plane in planes]
 
     def decode() -> None:
         out = np.empty((len(data) // width, width), np.uint8)
         for k, plane in enumerate(kept["packed"]):
-            out[:, k] = np.frombuffer(zstandard.ZstdDecompressor().decompress(plane), np.uint8)
+            out[:, k] = np.frombuffer(decompress(plane), np.uint8)
         kept["out"] = out
 
     return Tool(encode, decode, lambda: sum(map(len, kept["packed"])), lambda: kept["out"].tobytes())
+
+
+def zstd_tool(data: bytes, dtype: str) -> Tool:
+    zstandard = importlib.import_module("zstandard")
+    return planes_tool(
+        data, dtype, lambda p: zstandard.ZstdCompressor(level=1).compress(p),
+        lambda p: zstandard.ZstdDecompressor().decompress(p),
+    )  # fmt: skip
+
+
+def brotli_tool(data: bytes, dtype: str) -> Tool:
+    brotli = importlib.import_module("brotli")
+    return planes_tool(data, dtype, lambda p: brotli.compress(p, quality=5), brotli.decompress)
 
 
 def tools(path: Path, data: bytes, dtype: str, folder: Path) -> dict[str, Tool]:
@@ -169,7 +184,8 @@ def tools(path: Path, data: bytes, dtype: str, folder: Path) -> dict[str, Tool]:
         "zipnn": lambda: zipnn_tool(data, dtype),
         "lmzip": lambda: lmzip_tool(path, folder),
         "z4ai": lambda: z4ai_tool(data, dtype),
-        "byte planes, zstd -1": lambda: planes_tool(data, dtype),
+        "byte planes, zstd -1": lambda: zstd_tool(data, dtype),
+        "byte planes, brotli -5": lambda: brotli_tool(data, dtype),
     }
     found = {}
     for name, make in makers.items():

@@ -9,7 +9,6 @@ from . import (
     lossless,
     memory,
     pareto,
-    quality,
     rate,
     readme,
     roofline,
@@ -23,7 +22,6 @@ from ._section import Section, origin, table
 MODULES = (  # in the order of the page
     sizes,
     pareto,
-    quality,
     anatomy,
     second_order,
     learned,

@@ -64,11 +64,12 @@ def metrics(values: dict[str, float]) -> str:
 
 
 def origin(part: str) -> str:
-    """Where and when a part ran."""
-    head, _ = read_results(part)
+    """Where and when a part ran, by which commits."""
+    head, records = read_results(part)
+    commits = ", ".join(dict.fromkeys(r.get("commit", head["commit"]) for r in records))
     versions = ", ".join(f"{n} {v}" for n, v in head["packages"].items())
     note = f" {head['note']}" if "note" in head else ""
     return (
-        f"*{head['cpu']}, {head['cores']} cores, Python {head['python']}, {versions}; commit {head['commit']}, "
+        f"*{head['cpu']}, {head['cores']} cores, Python {head['python']}, {versions}; commit {commits}, "
         f"{head['date']}.{note}*\n"
     )
