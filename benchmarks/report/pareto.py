@@ -185,6 +185,8 @@ def render(network: str) -> str:
     text = f"![{measure(network)} against size](images/pareto-{network}.svg)\n\n"
     text += f"<details><summary>All {len(rows)} points; the original has {original['bytes']:,} bytes</summary>\n\n"
     text += table(("tool", "file", "coded", measure(network), *jobs, "running MB"), rows) + "\n</details>\n"
+    commits = {f"{r['tool']} by {r['commit']}": None for r in split(network)[0]}
+    text += f"\nCommits whose code ran: {', '.join(commits)}.\n"
     failed = [f"{r['tool']} {r['setting']}: {r['error']}" for r in records if "error" in r]
     return text + ("\nDid not run: " + "; ".join(failed) + "\n" if failed else "")
 
