@@ -31,8 +31,7 @@ def _lines(origin: dict[str, Any], records: list[dict[str, Any]]) -> Iterator[st
             yield f"| {r['target']} | {r['damage']} | the process died: {r['error']} | | | | | {r['crashes']} | |"
             continue
         some = f" (`{r['pattern']}`)" if r.get("pattern", "*") != "*" else ""
-        golden, large = f"{r['files']} golden files{some}", f"{r.get('file')}, {r.get('bytes', 0) / 1e6:.1f} MB"
-        what = golden if r["target"] == "golden" else large
+        what = f"{r['files']} golden files{some}" if "files" in r else f"{r['file']}, {r['bytes'] / 1e6:.1f} MB"
         found = r["attempts"] - r["silent"] - r["other_exceptions"] - r.get("same_weights", 0)
         yield (
             f"| {what} | {r['damage']} | {r['attempts']:,} | {found:,} | {r.get('same_weights', 0):,} | {r['silent']} "

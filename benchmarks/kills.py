@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import tersor
-from benchmarks.common import Results
+from benchmarks.common import Results, commit
 
 KILLS = {"compress, 1 thread": 350, "compress, 2 threads": 350, "decompress": 350}
 SEED = "kills"
@@ -277,7 +277,7 @@ def lines(origin: dict[str, Any], records: list[dict[str, Any]]) -> Iterator[str
         "its end. *Problems*: an output that is there but is not that of an undisturbed run, finished units that were\n"
         "computed again, more units repeated than there are threads, anything left beside the output of a run that\n"
         "got to its end. *Repeated*: units that a killed run was computing and the next one computed again, at most\n"
-        "and in all.\n"
+        "and in all. What a kill can cost is the one unit that each thread has in hand.\n"
     )
     yield "| command | kills | output absent | output complete | problems | units | repeated at once | in all |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|"
@@ -288,9 +288,10 @@ def lines(origin: dict[str, Any], records: list[dict[str, Any]]) -> Iterator[str
             units = f"{r['units_of_an_undisturbed_run']} | {r['most_units_repeated']} | {r['units_repeated']}"
         yield f"| {r['command']} | {outputs} | {units} |"
     left = sum(r["temporary_files_left"] for r in records)
+    commits = ", ".join(dict.fromkeys(r["commit"] for r in records))
     yield (
         f"\nThe kills left {left:,} temporary files behind; the next run at the same output removed each of them.\n"
-        f"`python -m benchmarks.kills`, commit {origin['commit']}, {origin['date']}; raw figures:\n"
+        f"`python -m benchmarks.kills`, commit {commits}, {origin['date']}; raw figures:\n"
         "[benchmarks/results/kills.jsonl](../benchmarks/results/kills.jsonl). Thirty kills are part of `make test`,\n"
         "and so are full devices, short reads and writes, folders that may only be read, and allocations that fail\n"
         "(`tests/crash/`).\n"
@@ -317,7 +318,7 @@ def main() -> None:
             folder = Path(name) / command.name
             folder.mkdir()
             found = campaign(command, folder, round(share * KILLS[command.name]), SEED)
-            results.add(**found.record())
+            results.add(commit=commit(), **found.record())
 
 
 if __name__ == "__main__":
