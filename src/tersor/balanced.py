@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 ROUGHLY = 0.02
 """How closely the price is found at which inputs of the compressed prefix are looked at."""
 
+CLEARLY = 0.9
+"""What is learned from few samples must lower the held-out divergence to this share: on other inputs it may do harm."""
+
 INDEX = "index.json"
 """The file of what was learned beside statistics, written last."""
 
@@ -114,7 +117,7 @@ class Balanced:
         for share in SHARES:
             coarser = exchanged(ratios, units, share)
             found = self._trial(journal, goal, original, {}, coarser)
-            if found >= best:
+            if found >= best * CLEARLY:
                 break
             best, self.coarser = found, coarser
 
@@ -131,7 +134,7 @@ class Balanced:
                 continue
             for value in values:
                 found = self._trial(journal, goal, original, {**chosen, name: value})
-                if found < best:
+                if found < best * CLEARLY:
                     best, chosen = found, {**chosen, name: value}
                     break
         return chosen, best
@@ -217,7 +220,7 @@ class Balanced:
             parameters = dict(result.module.named_parameters())
             for name, weights in rebuilt(original):
                 parameters[name].copy_(torch.from_numpy(weights))
-        return found if after <= self.evaluator.of_module(result.module).mean else stored
+        return found if after <= CLEARLY * self.evaluator.of_module(result.module).mean else stored
 
     def _lossy(self, units: Mapping[str, Unit], name: str) -> Unit | None:
         unit = units.get(name)

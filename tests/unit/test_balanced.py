@@ -173,15 +173,15 @@ def test_held_out_samples_choose_settings_one_after_another(
         self: Any, journal: Any, budget: int, statistics: Any, settings: dict[str, float], coarser: Any = None
     ) -> float:
         tried.append(dict(settings))
-        return 1 - 0.1 * (settings.get("damping") == 0.3) + 0.1 * (settings.get("coherence") == 1.0)
+        return 1 - 0.2 * (settings.get("damping") == 0.03) + 0.1 * (settings.get("coherence") == 1.0)
 
     monkeypatch.setattr(balanced.Balanced, "_trial", trial)
     compressed(tmp_path / "a", inputs, method=SecondOrder(tune=False))
     assert tried == [] and recorded(tmp_path / "a")["damping"] == SecondOrder().damping
-    monkeypatch.setattr(SecondOrder, "alternatives", {"damping": (0.01, 0.3), "coherence": (1.0,)})
+    monkeypatch.setattr(SecondOrder, "alternatives", {"damping": (0.01, 0.03), "coherence": (1.0,)})
     compressed(tmp_path / "b", inputs)
-    assert tried[:4] == [{}, {"damping": 0.01}, {"damping": 0.3}, {"damping": 0.3, "coherence": 1.0}]
-    assert recorded(tmp_path / "b")["damping"] == 0.3
+    assert tried[:4] == [{}, {"damping": 0.01}, {"damping": 0.03}, {"damping": 0.03, "coherence": 1.0}]
+    assert recorded(tmp_path / "b")["damping"] == 0.03
 
 
 def test_a_trial_counts_what_the_size_is_off(tmp_path: Path, inputs: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from tersor.calibration.blocks import Call, find_blocks, is_plain, run_call, watched, without_values
 from tersor.calibration.collect import Collected
 from tersor.calibration.recorder import Recorder
-from tersor.calibration.statistics import DAMPING, Statistics, Sums
+from tersor.calibration.statistics import Statistics, Sums
 from tersor.errors import CalibrationError
 from tersor.sources.model import Model
 from tersor.sources.running import Sample, evaluating, mask_of, moved
+
+DAMPING = 0.1
+"""Of what weights make up for: less of it fits the samples and nothing else."""
 
 Quantize = Callable[[Mapping[str, Statistics]], Mapping[str, np.ndarray]]
 """From the statistics of some units to their decoded weights, in the shapes of the units."""

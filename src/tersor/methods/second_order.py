@@ -20,7 +20,7 @@ from tersor.coders.rans import Histogram
 from tersor.encoded import Distortion, Encoded, seal
 from tersor.format.dtypes import Bytes
 from tersor.methods import keep
-from tersor.methods._feedback import Doubles, Floats, Rounding, Solution, damped, solve
+from tersor.methods._feedback import ROW_FLOOR, Doubles, Floats, Rounding, Solution, damped, solve
 from tersor.methods.nearest import FARTHEST_LEVEL, LARGEST, Nearest, kernel_size, to_float32
 from tersor.ops.uniform2d import Scales, encode_step
 from tersor.sources import Unit
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CHUNK = 2**18
 FINEST = 2.0**12
 """Levels to a side that predictions count one by one."""
-ALTERNATIVES = {"damping": (0.01, 0.1, 0.003), "coherence": (1.0,), "embedding": (0.1,)}
+ALTERNATIVES = {"coherence": (1.0,), "embedding": (0.1,)}
 LEVELS = 1 << 15
 """More levels than this to a side, and a tensor is rounded like a small one."""
 
@@ -42,8 +42,8 @@ class SecondOrder:
 
     name: ClassVar[str] = "second_order"
 
-    damping: float = field(default=0.03, metadata={"help": "added to covariances, in mean diagonals"})
-    rate: float = field(default=1.0, metadata={"help": "weight of the price of a level when it is chosen"})
+    damping: float = field(default=0.1, metadata={"help": "added to covariances, in mean diagonals"})
+    rate: float = field(default=0.5, metadata={"help": "weight of the price of a level when it is chosen"})
     quadratic: float = field(default=1.0, metadata={"help": "share of that price that is foreseen as a quadratic one"})
     classes: int = field(default=2, metadata={"help": "classes of spread to an octave, each with prices of its own"})
     passes: int = field(default=3, metadata={"help": "how often prices are learned anew from the levels"})
@@ -57,7 +57,7 @@ class SecondOrder:
         default=0.0, metadata={"help": "exponent of how much more weights count that act on many positions alike"}
     )
     tune: bool = field(
-        default=True, metadata={"help": "let held-out samples choose damping, coherence and embedding, from these on"}
+        default=True, metadata={"help": "let held-out samples choose coherence and embedding, from these on"}
     )
 
     @property
@@ -86,7 +86,8 @@ class Problem(NamedTuple):
     def precision(self) -> float:
         """Mean over weights of the logarithm of what a squared change costs, given the best feedback."""
         logs = np.log(np.maximum(np.diagonal(np.linalg.cholesky(self.covariance), axis1=1, axis2=2), 1e-150))
-        return float(2 * logs.mean() + np.log(np.maximum(self.fisher, 1e-300)).mean())
+        fisher = np.maximum(self.fisher, max(self.fisher.mean() * ROW_FLOOR, 1e-300))
+        return float(2 * logs.mean() + np.log(fisher).mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +123,7 @@ class Bound:
         """Logarithm of the median unit's sensitivity: its weights' number times their typical precision."""
         known: list[float] = []
         for s in self.statistics.values():
-            if s.covariance is not None and s.fisher.any():
+            if s.covariance is not None and s.covariance.any() and s.fisher.any():
                 problem = self._known(s, s.covariance.shape[1])
                 known.append(math.log(problem.fisher.size * problem.covariance.shape[1]) + problem.precision)
         return float(np.median(known)) if known else 0.0
@@ -201,10 +202,10 @@ class Bound:
     def _problem(self, unit: Unit) -> Problem:
         """What a change of the unit's weights costs; units that no output depends on are taken for typical ones."""
         s = self.statistics.get(unit.name)
-        if s is not None and (s.fisher.any() or (s.usage is not None and s.usage.any())):
+        if s is not None and _says_something(s):
             return self._known(s, unit.count // unit.shape[0])
         rows, n = unit.shape[0], unit.count // unit.shape[0]
-        if s is not None and s.covariance is not None:
+        if s is not None and s.covariance is not None and s.covariance.any():
             problem = Problem(damped(s.covariance, self.settings.damping), np.ones(s.fisher.size), s.transposed)
         else:
             problem = Problem(np.eye(n)[None], np.ones(rows), False)
@@ -242,6 +243,12 @@ class FeedbackSample:
         if 0 < step < finest:
             bits += math.log2(finest / step)
         return bits * self.count / 8 + 50
+
+
+def _says_something(s: Statistics) -> bool:
+    """Whether samples met the unit, and an output depends on it."""
+    met = s.covariance is None or s.covariance.any()
+    return bool(met and s.fisher.any()) or (s.usage is not None and bool(s.usage.any()))
 
 
 def matrix_of(unit: Unit, data: Bytes, transposed: bool) -> Floats:
