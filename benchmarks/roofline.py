@@ -3,7 +3,8 @@
 - `memory`: GB/s of copying and filling, one thread and two; every other record is to be read beside it.
 - `mode`: million weights a second of CPU time for coders, outputs and rates; bytes read and written a weight; how many
   times as long it takes as a copy of the output.
-- `threads`: two threads over chunks against one, by the clock, beside two threads that copy.
+- `threads`: two chunks on two threads against one after the other, by the clock, beside two threads that copy: least of
+  many short rounds, some of which find both cores free.
 - `estimate`: speed of `coders.coded_bytes` and its error against what is coded.
 - `tables`: share of preludes (tables and classes) in whole files; those of tensors below 65,536 weights apart, all that
   sharing tables between small tensors could save.
@@ -33,7 +34,7 @@ from tersor.format.layout import LEAF
 from tersor.format.manifest import PRELUDES
 
 COUNT, CHUNK, ROW = 2**22, 2**20, 512
-ROUNDS = 9
+ROUNDS, SHORT_ROUNDS = 9, 400
 RATES = {"1.5 bits": 0.49, "3 bits": 1.46, "4 bits": 2.94}
 """Scale of Laplace variables that have this entropy once rounded."""
 NETWORKS, RATIO = ("crepe_tiny", "fashion_resnet"), 8
@@ -88,13 +89,14 @@ def to_floats(stream: Coded, out: npt.NDArray[np.uint8], k: int) -> None:
     )
 
 
-def all_chunks(decode: Callable[[int], None]) -> None:
-    for k in range(COUNT // CHUNK):
-        decode(k)
+def chunks(work: Callable[[int], None], count: int = COUNT // CHUNK) -> None:
+    for k in range(count):
+        work(k)
 
 
-def in_threads(pool: ThreadPoolExecutor, work: Callable[[int], None]) -> None:
-    list(pool.map(work, range(COUNT // CHUNK)))
+DECODERS = {1: to_bytes, 4: to_floats}
+NAMES = {1: "int8", 4: "float32"}
+"""By bytes a weight."""
 
 
 def copying(source: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8], k: int) -> None:
@@ -111,40 +113,47 @@ def streams() -> Iterator[tuple[str, str, Levels]]:
 
 
 def modes(results: Results) -> None:
-    """Speeds of all coders and outputs, one thread and two, beside copies."""
-    small, large = np.ones(COUNT, np.uint8), np.ones(4 * COUNT, np.uint8)
-    copies = {1: np.ones(COUNT, np.uint8), 4: np.ones(4 * COUNT, np.uint8)}
-    calls: dict[Any, Callable[[], Any]] = {
-        ("copy", 1): lambda: np.copyto(copies[1], small),
-        ("copy", 4): lambda: np.copyto(copies[4], large),
-        ("fill", 4): lambda: copies[4].fill(1),
-    }
+    """Speeds of all coders and outputs beside copies."""
+    outputs = {1: np.ones(COUNT, np.uint8), 4: np.ones(4 * COUNT, np.uint8)}
+    sources = {width: out.copy() for width, out in outputs.items()}
+    calls: dict[Any, Callable[[], Any]] = {("fill", 4): lambda: outputs[4].fill(1)}
+    calls |= {("copy", width): partial(np.copyto, out, sources[width]) for width, out in outputs.items()}
     sizes: dict[Any, float] = {}
-    with ThreadPoolExecutor(2) as pool:
-        calls["copy", 4, "threads"] = partial(in_threads, pool, partial(copying, large, copies[4]))
-        for coder, rate, levels in streams():
-            stream = coded(levels, coder)
-            for width, decode, out in ((1, to_bytes, small), (4, to_floats, large)):
-                key, work = (coder, rate, width), partial(decode, stream, out)
-                calls[key], sizes[key] = partial(all_chunks, work), stream.nbytes / COUNT
-                calls[*key, "threads"] = partial(in_threads, pool, work)
-        found = fastest(calls, ROUNDS)
+    for coder, rate, levels in streams():
+        stream = coded(levels, coder)
+        for width, decode in DECODERS.items():
+            key = coder, rate, width
+            calls[key], sizes[key] = partial(chunks, partial(decode, stream, outputs[width])), stream.nbytes / COUNT
+    found = fastest(calls, ROUNDS)
     for what in (("copy", 4), ("fill", 4)):
         results.add(kind="memory", what=what[0], gigabytes_per_second=4 * COUNT / found[what].cpu / 1e9)
-    results.add(kind="threads", what="copy", speedup=found["copy", 4].wall / found["copy", 4, "threads"].wall)
     for key, read in sizes.items():
         coder, rate, width = key
         seconds = found[key].cpu
         results.add(
-            kind="mode", coder=coder, rate=rate, output={1: "int8", 4: "float32"}[width], bytes_read=read,
-            bytes_written=width, mega_weights_per_second=COUNT / seconds / 1e6,
-            gigabytes_per_second=(read + width) * COUNT / seconds / 1e9, times_copy=seconds / found["copy", width].cpu,
+            kind="mode", coder=coder, rate=rate, output=NAMES[width], bytes_read=read, bytes_written=width,
+            mega_weights_per_second=COUNT / seconds / 1e6, gigabytes_per_second=(read + width) * COUNT / seconds / 1e9,
+            times_copy=seconds / found["copy", width].cpu,
         )  # fmt: skip
-        results.add(
-            kind="threads",
-            what=f"{coder}, {rate}, {width} bytes",
-            speedup=found[key].wall / found[*key, "threads"].wall,
-        )
+
+
+def threads(results: Results) -> None:
+    """Two chunks at once against two in turn."""
+    outputs = {1: np.ones(COUNT, np.uint8), 4: np.ones(4 * COUNT, np.uint8)}
+    source = outputs[4].copy()
+    works: dict[str, Callable[[int], None]] = {"copy of float32": partial(copying, source, outputs[4])}
+    for coder, rate, levels in streams():
+        if rate == "3 bits":
+            stream = coded(levels, coder)
+            works |= {f"{coder} to {NAMES[w]}": partial(decode, stream, outputs[w]) for w, decode in DECODERS.items()}
+    calls: dict[str, Callable[[], Any]] = {}
+    with ThreadPoolExecutor(2) as pool:
+        for name, work in works.items():
+            calls[name] = partial(chunks, work, 2)
+            calls[f"{name}, two"] = lambda work=work: list(pool.map(work, range(2)))
+        found = fastest(calls, SHORT_ROUNDS)
+    for name in works:
+        results.add(kind="threads", what=name, speedup=found[name].wall / found[f"{name}, two"].wall)
 
 
 def estimates(results: Results) -> None:
@@ -181,6 +190,7 @@ def tables(results: Results, folder: Path) -> None:
 def main() -> None:
     with Results("roofline") as results, tempfile.TemporaryDirectory() as folder:
         modes(results)
+        threads(results)
         estimates(results)
         tables(results, Path(folder))
 

@@ -24,6 +24,17 @@ def goals() -> Iterator[Goal]:
     }
     text = f"{min(fused.values()):.0f} ({min(fused, key=lambda m: fused[m])}) to {max(fused.values()):.0f}"
     yield Goal("1000 M float32 weights a second decoded with contexts", text, min(fused.values()) >= 1000)
+    nncodec = {
+        f"{float(r['stream'].split()[0]):g} bits": r["decode_mega_symbols_per_second"]
+        for r in read_results("coding")[1]
+        if (r["kind"], r.get("coder")) == ("rows", "DeepCABAC")
+    }
+    times = {m: v / nncodec[m.partition(", ")[2]] for m, v in fused.items() if m.partition(", ")[2] in nncodec}
+    if times:
+        text = f"{min(times.values()):.0f} ({min(times, key=lambda m: times[m])}) to {max(times.values()):.0f} times"
+        yield Goal(
+            "decoding to float32 with contexts at least 30 times as fast as NNCodec's", text, min(times.values()) >= 30
+        )
     estimates = [r for r in rows if r["kind"] == "estimate"]
     worst = max(abs(r["error_percent"]) for r in estimates)
     yield Goal("estimate of coded bytes within 0.5 %", f"largest error {worst:.2f} %", worst <= 0.5)
