@@ -171,7 +171,7 @@ def tersor_coders() -> Iterator[Coder]:
             len(plan.prelude) + sum(map(len, pieces)), (plan.prelude, pieces, flat.size, coder), _narrow(levels)
         )
 
-    def unpack_rans(coded: Coded) -> Levels:
+    def unpack_rans(coded: Coded) -> npt.NDArray[Any]:
         head, pieces, count, coder = coded.data
         prelude = _core.Prelude(np.frombuffer(head, np.uint8), PRELUDES.index(coder), count)
         counts = chunk_counts(count, CHUNK)

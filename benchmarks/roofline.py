@@ -112,28 +112,28 @@ def streams() -> Iterator[tuple[str, str, Levels]]:
         yield "rans1", rate, levels_of(0.0, 0.6, scale)
 
 
-def modes(results: Results) -> None:
+def speeds(results: Results) -> None:
     """Speeds of all coders and outputs beside copies."""
     outputs = {1: np.ones(COUNT, np.uint8), 4: np.ones(4 * COUNT, np.uint8)}
     sources = {width: out.copy() for width, out in outputs.items()}
-    calls: dict[Any, Callable[[], Any]] = {("fill", 4): lambda: outputs[4].fill(1)}
-    calls |= {("copy", width): partial(np.copyto, out, sources[width]) for width, out in outputs.items()}
-    sizes: dict[Any, float] = {}
+    calls: dict[str, Callable[[], Any]] = {"fill 4": lambda: outputs[4].fill(1)}
+    calls |= {f"copy {width}": partial(np.copyto, out, sources[width]) for width, out in outputs.items()}
+    modes: dict[str, tuple[str, str, int, float]] = {}
     for coder, rate, levels in streams():
         stream = coded(levels, coder)
         for width, decode in DECODERS.items():
-            key = coder, rate, width
-            calls[key], sizes[key] = partial(chunks, partial(decode, stream, outputs[width])), stream.nbytes / COUNT
+            name = f"{coder}, {rate}, {width}"
+            modes[name] = coder, rate, width, stream.nbytes / COUNT
+            calls[name] = partial(chunks, partial(decode, stream, outputs[width]))
     found = fastest(calls, ROUNDS)
-    for what in (("copy", 4), ("fill", 4)):
-        results.add(kind="memory", what=what[0], gigabytes_per_second=4 * COUNT / found[what].cpu / 1e9)
-    for key, read in sizes.items():
-        coder, rate, width = key
-        seconds = found[key].cpu
+    for what in ("copy", "fill"):
+        results.add(kind="memory", what=what, gigabytes_per_second=4 * COUNT / found[f"{what} 4"].cpu / 1e9)
+    for name, (coder, rate, width, read) in modes.items():
+        seconds = found[name].cpu
         results.add(
             kind="mode", coder=coder, rate=rate, output=NAMES[width], bytes_read=read, bytes_written=width,
             mega_weights_per_second=COUNT / seconds / 1e6, gigabytes_per_second=(read + width) * COUNT / seconds / 1e9,
-            times_copy=seconds / found["copy", width].cpu,
+            times_copy=seconds / found[f"copy {width}"].cpu,
         )  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def tables(results: Results, folder: Path) -> None:
 
 def main() -> None:
     with Results("roofline") as results, tempfile.TemporaryDirectory() as folder:
-        modes(results)
+        speeds(results)
         threads(results)
         estimates(results)
         tables(results, Path(folder))
