@@ -34,7 +34,9 @@ from tersor.format.layout import LEAF
 from tersor.format.manifest import PRELUDES
 
 COUNT, CHUNK, ROW = 2**22, 2**20, 512
-ROUNDS, SHORT_ROUNDS = 9, 400
+SHORT = 2**18
+"""Symbols of a chunk for threads: a fraction of a millisecond, in which both cores may be free."""
+ROUNDS, SHORT_ROUNDS = 9, 1500
 RATES = {"1.5 bits": 0.49, "3 bits": 1.46, "4 bits": 2.94}
 """Scale of Laplace variables that have this entropy once rounded."""
 NETWORKS, RATIO = ("crepe_tiny", "fashion_resnet"), 8
@@ -44,6 +46,7 @@ Levels = npt.NDArray[np.int32]
 class Coded(NamedTuple):
     prelude: _core.Prelude
     pieces: list[npt.NDArray[np.uint8]]
+    chunk: int
 
     @property
     def nbytes(self) -> int:
@@ -60,9 +63,9 @@ def levels_of(spread: float, correlation: float, scale: float) -> Levels:
     return np.rint(noise).clip(-127, 127).astype(np.int32).reshape(-1)
 
 
-def coded(levels: Levels, coder: str) -> Coded:
+def coded(levels: Levels, coder: str, chunk: int = CHUNK) -> Coded:
     """By this coder, whether it is the smallest or not."""
-    symbols = Symbols.of(levels, CHUNK, ROW)
+    symbols = Symbols.of(levels, chunk, ROW)
     histograms = [rans.Histogram.of(part) for part in symbols]
     whole = rans.merge(histograms)
     plans: dict[str, Callable[[], Any]] = {
@@ -73,20 +76,19 @@ def coded(levels: Levels, coder: str) -> Coded:
     plan = plans[coder]()
     pieces = [np.frombuffer(plan.piece(k, part), np.uint8) for k, part in enumerate(symbols)]
     head = np.frombuffer(plan.prelude, np.uint8)
-    return Coded(_core.Prelude(head, PRELUDES.index(coder), COUNT), pieces)
+    return Coded(_core.Prelude(head, PRELUDES.index(coder), COUNT), pieces, chunk)
 
 
 def to_bytes(stream: Coded, out: npt.NDArray[np.uint8], k: int) -> None:
-    part = out[k * CHUNK : (k + 1) * CHUNK]
-    _core.decode_bytes(part, stream.prelude, CORE_TYPES["i8"], stream.pieces[k], k * CHUNK)
+    n, first = stream.chunk, k * stream.chunk
+    _core.decode_bytes(out[first : first + n], stream.prelude, CORE_TYPES["i8"], stream.pieces[k], first)
 
 
 def to_floats(stream: Coded, out: npt.NDArray[np.uint8], k: int) -> None:
     """Fused with reconstruction; digests of the leaves in."""
-    part, step = out[4 * k * CHUNK : 4 * (k + 1) * CHUNK], np.ones(1, np.float32)
-    _core.decode_uniform(
-        part, 0, stream.prelude, CORE_TYPES["i8"], stream.pieces[k], CHUNK, step, None, 0, k * CHUNK, 0.0
-    )
+    n, first, step = stream.chunk, k * stream.chunk, np.ones(1, np.float32)
+    part = out[4 * first : 4 * (first + n)]
+    _core.decode_uniform(part, 0, stream.prelude, CORE_TYPES["i8"], stream.pieces[k], n, step, None, 0, first, 0.0)
 
 
 def chunks(work: Callable[[int], None], count: int = COUNT // CHUNK) -> None:
@@ -100,8 +102,9 @@ NAMES = {1: "int8", 4: "float32"}
 
 
 def copying(source: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8], k: int) -> None:
-    size = source.size // (COUNT // CHUNK)
-    np.copyto(target[k * size : (k + 1) * size], source[k * size : (k + 1) * size])
+    """One half of them."""
+    half = source.size // 2
+    np.copyto(target[k * half : (k + 1) * half], source[k * half : (k + 1) * half])
 
 
 def streams() -> Iterator[tuple[str, str, Levels]]:
@@ -144,7 +147,7 @@ def threads(results: Results) -> None:
     works: dict[str, Callable[[int], None]] = {"copy of float32": partial(copying, source, outputs[4])}
     for coder, rate, levels in streams():
         if rate == "3 bits":
-            stream = coded(levels, coder)
+            stream = coded(levels, coder, SHORT)
             works |= {f"{coder} to {NAMES[w]}": partial(decode, stream, outputs[w]) for w, decode in DECODERS.items()}
     calls: dict[str, Callable[[], Any]] = {}
     with ThreadPoolExecutor(2) as pool:
