@@ -88,7 +88,10 @@ def speeds(network: str, *, coding: bool) -> list[Rival]:
         Rival(r["read"]["seconds"] / own["read"]["seconds"], r)
         for own in ours
         for r in theirs
-        if "read" in r and (r["tool"] == CODING) == coding and 1 / NEAR <= r["bytes"] / own["bytes"] <= NEAR
+        if "read" in r
+        and "read" in own
+        and (r["tool"] == CODING) == coding
+        and 1 / NEAR <= r["bytes"] / own["bytes"] <= NEAR
     ]
 
 
