@@ -153,11 +153,11 @@ class Balanced:
         budget = self.job.nominal(goal)
         size = self.job.trial(journal, budget, f"{self.job.method.fingerprint}-")
         weights = sum(u.count for u in self.job.own if self.job.method.quantizes(u))
-        found = self._measure(self._decoded(journal))
+        found = self.measure(self.decoded(journal))
         journal.discard(keep={"kept", "whole"})
         return found * 4 ** (8 * (size - budget) / weights)
 
-    def _decoded(self, journal: Journal) -> dict[str, np.ndarray]:
+    def decoded(self, journal: Journal) -> dict[str, np.ndarray]:
         """What a file of what is done gives back."""
         path = journal.folder / "trial.tsr"
         self.job.put(path, None, overwrite=True)
@@ -165,7 +165,7 @@ class Balanced:
         path.unlink()
         return decoded
 
-    def _measure(self, tensors: Mapping[str, np.ndarray]) -> float:
+    def measure(self, tensors: Mapping[str, np.ndarray]) -> float:
         """Divergence on held-out samples."""
         if self.evaluator is None:
             return 0.0
@@ -178,9 +178,9 @@ class Balanced:
             return
         if self.evaluator is None:
             self.evaluator = Evaluator(self.model, self.samples.held_out, device=self.device)
-        decoded = self._decoded(journal)
+        decoded = self.decoded(journal)
         tensors = {name: decoded[name] for name in self.model.module.state_dict() if name in decoded}
-        found = repair(self.model, tensors, statistics, self.samples.held_out, self._measure)
+        found = repair(self.model, tensors, statistics, self.samples.held_out, self.measure)
         if found.tensors:
             self.job.replace(journal, goal if isinstance(goal, int) else self.job.source_bytes, price, found.tensors)
 

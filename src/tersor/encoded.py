@@ -77,7 +77,7 @@ def seal(
     `measure(start, decoded)` gives that of the decoded bytes that begin at byte `start` of the tensor.
     """
     draft = Entry(name, dtype, shape, 0, (step,))
-    decoder = open_entry(draft, _MemoryInputs(name, step, streams))
+    decoder = open_entry(draft, MemoryInputs(name, step, streams))
     leaves: list[Leaves] = []
     distortion = Distortion()
     for k, (start, end) in enumerate(pairwise(accumulate((n * decoder.width for n in decoder.counts), initial=0))):
@@ -90,7 +90,7 @@ def seal(
     return Encoded(entry, tuple(streams), distortion)
 
 
-class _MemoryInputs:
+class MemoryInputs:
     """The streams of a step that was just coded."""
 
     def __init__(self, name: str, step: Step, streams: list[EncodedStream]) -> None:
@@ -100,12 +100,14 @@ class _MemoryInputs:
         self._preludes: dict[int, _core.Prelude | None] = {}
 
     def prelude(self, stream: int) -> _core.Prelude | None:
+        """The opened prelude of a stream, if it has one."""
         if stream not in self._preludes:
             record = self._step.streams[stream]
             self._preludes[stream] = open_prelude(record, self._streams[stream].pieces[0]) if record.preludes else None
         return self._preludes[stream]
 
     def chunk(self, stream: int, chunk: int) -> Chunk:
+        """What a chunk of a stream is decoded from."""
         record, pieces = self._step.streams[stream], self._streams[stream].pieces
         data = chunk_data(record, chunk, pieces[record.preludes + chunk], self.where)
         return Chunk(self.prelude(stream), data)

@@ -247,13 +247,25 @@ class Job:
 
     def replace(self, journal: Journal, budget: int, price: float, tensors: Mapping[str, np.ndarray]) -> bool:
         """Keep other values of some small tensors, rounded as they would be; not if the file became too large."""
-        before = dict(self.done)
         units = [u for u in self.own if u.name in tensors and self.done[u.name].entry.chain[0].op == "raw"]
 
         def encode(unit: Unit) -> Encoded:
             return keep.rounded(unit, keep.elements(tensors[unit.name], unit.dtype))
 
-        self._encode(journal, "repaired", units, encode, "repairing")
+        return self.substitute(journal, "repaired", units, encode, budget, price)
+
+    def substitute(
+        self,
+        journal: Journal,
+        key: str,
+        units: Sequence[Unit],
+        encode: Callable[[Unit], Encoded],
+        budget: int,
+        price: float,
+    ) -> bool:
+        """Encode some units that are done in another way; not if the file became too large."""
+        before = dict(self.done)
+        self._encode(journal, key, units, encode, "repairing")
         if file_size(self._manifest(price)) <= budget:
             return True
         self.done = before

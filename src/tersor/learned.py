@@ -1,7 +1,7 @@
 """Recipes `best` and `l2-paper`: weights and their transformation, learned together (`tersor.joint`), then coded.
 
-Of `best` and `balanced` held-out samples choose: learning needs time, and does not win everywhere. What was learned
-stays in the journal: a run that resumes does not learn it anew.
+Of what `best` learns and the file of `balanced`, finished (`tersor.joint.finish`), held-out samples choose: neither
+wins everywhere. What was learned stays in the journal: a run that resumes does not learn it anew.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from tersor import _core, runtime
 from tersor._version import __version__
 from tersor.allocate.budget import Budget
-from tersor.balanced import Balanced
 from tersor.calibration.samples import Samples
 from tersor.evaluate.divergence import UNITS, Evaluator
 from tersor.format import cbor
 from tersor.format.writer import atomic_file
+from tersor.joint.finish import Finished
 from tersor.journal import Journal
 from tersor.methods import SecondOrder
 from tersor.sources import MappingSource, Model
@@ -57,11 +57,11 @@ def compress_learned(
         made: dict[Path, Report] = {}
         if recipe.against_balanced and samples.held_out:
             job = Job(model, SecondOrder(), budget, nonfinite, workers, progress)
-            balanced = Balanced(job, model, samples, device, seed)
-            file = journal.folder / "balanced.tsr"
+            finished = Finished(job, model, samples, device, seed)
+            file = journal.folder / "finished.tsr"
             with Journal(file, key, resume=resume) as nested:
-                report = job.run(nested, file, balanced.fit, overwrite=True)
-            made[file] = dataclasses.replace(report, notes=balanced.notes)
+                report = job.run(nested, file, finished.fit, overwrite=True)
+            made[file] = dataclasses.replace(report, notes=finished.notes)
         refined = refine(
             model, samples.calibration, ratio=budget.ratio, size=budget.size, bits=budget.bits, recipe=recipe,
             held_out=samples.held_out or None, device=device or "cpu", folder=journal.folder, seed=seed,

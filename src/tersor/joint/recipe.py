@@ -46,7 +46,7 @@ class Recipe:
     patience: int = 0
     """Rounds without gain on held-out samples after which learning stops; 0: never, and the last round counts."""
     against_balanced: bool = False
-    """Recipe `balanced` makes a file too, and held-out samples choose between the two."""
+    """Recipe `balanced` makes a file too, which `finish` improves, and held-out samples choose between the two."""
 
     def __post_init__(self) -> None:
         for value, known, what in ((self.form, FORMS, "form"), (self.kernel, KERNELS, "kernel")):

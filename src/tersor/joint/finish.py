@@ -1,0 +1,170 @@
+"""What stands beside the levels of a finished file, learned by distillation: steps, biases, gains.
+
+Levels stay as second-order rounding left them, so that nothing of its error feedback is undone and not a byte is added
+(the last phase of EfficientQAT, arXiv 2407.11062, for whole networks). Held-out samples choose how long.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tersor.balanced import Balanced
+from tersor.coders import EncodedStream
+from tersor.encoded import Distortion, Encoded, MemoryInputs, seal
+from tersor.evaluate.measures import divergence
+from tersor.format.dtypes import Bytes
+from tersor.format.manifest import Step
+from tersor.job import Goal
+from tersor.joint.student import Student
+from tersor.journal import Journal, StoredUnit
+from tersor.methods import keep
+from tersor.methods.nearest import to_float32
+from tersor.ops.chunks import read_all
+from tersor.ops.uniform import FLOATS
+from tersor.sources import Unit
+
+PASSES = 8
+"""Over the calibration samples."""
+RATE = 3e-3
+"""Learning rate at the start: of logarithms of steps, and of other tensors in their root mean squares."""
+
+
+class Grid(NamedTuple):
+    """A tensor on its grid: decoded weights (rows, columns), and by how much each step of its palettes has changed."""
+
+    weights: Tensor
+    rows: Tensor  # logarithms of factors, one for each step of the palette
+    columns: Tensor
+    row_index: Tensor
+    column_index: Tensor
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, unit: Unit, done: StoredUnit, decoded: npt.NDArray[Any], device: torch.device) -> Grid:
+        """That of an encoded unit, nothing changed."""
+        step, streams = _contents(done)
+        inputs, weights = MemoryInputs(unit.name, step, streams), torch.from_numpy(np.array(decoded, np.float32))
+        weights = weights.reshape(unit.shape[0], -1)
+        indices, number = list[Tensor](), 1
+        palettes = [np.frombuffer(step.parameters[key], "<f4") for key in ("steps", "columns")]
+        for palette, side in zip(palettes, weights.shape, strict=True):
+            index = np.zeros(side, np.int64)
+            if palette.size > 1:
+                index = read_all(inputs, number, step.streams[number]).astype(np.int64)
+                number += 1
+            indices.append(torch.from_numpy(index).to(device))
+        rows, columns = (torch.zeros(palette.size, device=device) for palette in palettes)
+        return cls(weights.to(device), rows, columns, indices[0], indices[1], unit.shape)
+
+    def tensor(self) -> Tensor:
+        """The weights, differentiable in the changes."""
+        scaled = self.weights * self.columns.exp()[self.column_index] * self.rows.exp()[self.row_index][:, None]
+        return scaled.reshape(self.shape)
+
+    def encoded(self, unit: Unit, done: StoredUnit) -> Encoded:
+        """The unit with the same levels and changed steps."""
+        step, streams = _contents(done)
+        changed = dict[str, bytes]()
+        for key, change in (("steps", self.rows), ("columns", self.columns)):
+            # two bytes each, as of biases: the first steps are powers of a root of 2, and the manifest is compressed
+            short = torch.from_numpy(np.frombuffer(step.parameters[key], "<f4") * change.exp().cpu().numpy()).bfloat16()
+            changed[key] = short.float().numpy().astype("<f4").tobytes()
+
+        def measure(start: int, out: Bytes) -> Distortion:
+            original = to_float32(unit.load()[start : start + out.size], unit.dtype)
+            return Distortion.between(original, to_float32(out, unit.dtype))
+
+        step = replace(step, parameters={**step.parameters, **changed})
+        return seal(unit.name, unit.dtype, unit.shape, step, streams, measure)
+
+
+def _contents(done: StoredUnit) -> tuple[Step, list[EncodedStream]]:
+    (step,), pieces = done.entry.chain, done.pieces()
+    return step, [EncodedStream(stream, list(islice(pieces, len(stream.sizes)))) for stream in step.streams]
+
+
+class Finished(Balanced):
+    """A job of `balanced` whose steps, biases and gains are learned at the end."""
+
+    def fit(self, journal: Journal, goal: Goal) -> float:
+        """What `balanced` does, then learning, as far as held-out samples confirm it."""
+        price = super().fit(journal, goal)
+        if self.evaluator is not None and isinstance(goal, int):
+            before, done = self.measure(self.decoded(journal)), dict(self.job.done)
+            grids, vectors = self._learned(self.decoded(journal), before)
+
+            def encode(unit: Unit) -> Encoded:
+                if unit.name in grids:
+                    return grids[unit.name].encoded(unit, done[unit.name])
+                return keep.rounded(unit, keep.elements(vectors[unit.name], unit.dtype))
+
+            units = [u for u in self.job.own if u.name in grids or u.name in vectors]
+            fits = self.job.substitute(journal, "finished", units, encode, goal, price)
+            if fits and self.measure(self.decoded(journal)) >= before:
+                self.job.done = done
+        return price
+
+    def _learned(
+        self, decoded: Mapping[str, npt.NDArray[Any]], best: float
+    ) -> tuple[dict[str, Grid], Mapping[str, npt.NDArray[Any]]]:
+        """Grids and other tensors as they were when held-out samples liked them most; none if that was at the start."""
+        assert self.evaluator is not None
+        student = Student(self.model, [], self.device or "cpu")
+        own = dict(student.module.named_parameters())
+        state = {
+            n: torch.from_numpy(np.array(decoded[n])).to(student.device) for n in student.buffers() if n in decoded
+        }
+        grids, vectors = dict[str, Grid](), dict[str, Tensor]()
+        for unit in self.job.own:
+            if unit.name not in own or unit.dtype not in FLOATS:
+                continue
+            done, value = self.job.done[unit.name], decoded[unit.name]
+            if done.entry.chain[0].op == "uniform2d":
+                grids[unit.name] = Grid.of(unit, done, value, student.device)
+            else:
+                state[unit.name] = torch.from_numpy(np.array(value, np.float32)).to(student.device)
+                if done.finite and np.ptp(value) > 0:  # tensors of ones and zeros take next to nothing as they are
+                    vectors[unit.name] = state[unit.name]
+        changes = [change for grid in grids.values() for change in (grid.rows, grid.columns)]
+        groups = [{"params": [v], "lr": RATE * float(v.square().mean().sqrt())} for v in vectors.values()]
+        optimizer = torch.optim.Adam([{"params": changes, "lr": RATE}, *groups])
+        rates = [group["lr"] for group in optimizer.param_groups]
+        leaves = [*changes, *vectors.values()]
+        kept: tuple[dict[str, Grid], dict[str, npt.NDArray[Any]]] = {}, {}
+        order = torch.Generator().manual_seed(self.seed)
+        samples, kind = self.samples.calibration, self.evaluator.kind
+        for turn in range(PASSES):
+            for leaf in leaves:
+                leaf.requires_grad_(True)
+            for place, number in enumerate(torch.randperm(len(samples), generator=order).tolist()):
+                done_share = (turn + place / len(samples)) / PASSES
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * (1 + math.cos(math.pi * done_share)) / 2
+                with torch.no_grad():
+                    wanted = student.run(samples[number], {})[0]
+                tensors = state | {name: grid.tensor() for name, grid in grids.items()}
+                loss = divergence(kind, wanted, student.run(samples[number], tensors)[0]).mean()
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                if all(bool(torch.isfinite(leaf.grad).all()) for leaf in leaves if leaf.grad is not None):
+                    optimizer.step()
+            for leaf in leaves:
+                leaf.requires_grad_(False)
+            self.job.progress("learning steps", turn + 1, PASSES)
+            weights = {name: grid.tensor().cpu().numpy() for name, grid in grids.items()}
+            others = {name: vector.cpu().numpy().copy() for name, vector in vectors.items()}
+            found = self.measure({**decoded, **weights, **others})
+            if found < best:
+                best = found
+                copies = {n: g._replace(rows=g.rows.clone(), columns=g.columns.clone()) for n, g in grids.items()}
+                kept = copies, others
+        return kept
