@@ -1,13 +1,14 @@
 """What stands beside the levels of a finished file, learned by distillation: steps, biases, gains.
 
 Levels stay as second-order rounding left them, so that nothing of its error feedback is undone and not a byte is added
-(the last phase of EfficientQAT, arXiv 2407.11062, for whole networks). Held-out samples choose how long.
+(the last phase of EfficientQAT, arXiv 2407.11062, for whole networks). Held-out samples decide whether that is kept.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ from tersor.ops.chunks import read_all
 from tersor.ops.uniform import FLOATS
 from tersor.sources import Unit
 
-PASSES = 8
+PASSES = 10
 """Over the calibration samples."""
 RATE = 3e-3
 """Learning rate at the start: of logarithms of steps, and of other tensors in their root mean squares."""
@@ -100,7 +101,7 @@ class Finished(Balanced):
         price = super().fit(journal, goal)
         if self.evaluator is not None and isinstance(goal, int):
             before, done = self.measure(self.decoded(journal)), dict(self.job.done)
-            grids, vectors = self._learned(self.decoded(journal), before)
+            grids, vectors = self._learned(self.decoded(journal))
 
             def encode(unit: Unit) -> Encoded:
                 if unit.name in grids:
@@ -113,10 +114,8 @@ class Finished(Balanced):
                 self.job.done = done
         return price
 
-    def _learned(
-        self, decoded: Mapping[str, npt.NDArray[Any]], best: float
-    ) -> tuple[dict[str, Grid], Mapping[str, npt.NDArray[Any]]]:
-        """Grids and other tensors as they were when held-out samples liked them most; none if that was at the start."""
+    def _learned(self, decoded: Mapping[str, npt.NDArray[Any]]) -> tuple[dict[str, Grid], dict[str, npt.NDArray[Any]]]:
+        """Grids and other tensors, learned from decoded ones."""
         assert self.evaluator is not None
         student = Student(self.model, [], self.device or "cpu")
         own = dict(student.module.named_parameters())
@@ -139,32 +138,32 @@ class Finished(Balanced):
         optimizer = torch.optim.Adam([{"params": changes, "lr": RATE}, *groups])
         rates = [group["lr"] for group in optimizer.param_groups]
         leaves = [*changes, *vectors.values()]
-        kept: tuple[dict[str, Grid], dict[str, npt.NDArray[Any]]] = {}, {}
         order = torch.Generator().manual_seed(self.seed)
         samples, kind = self.samples.calibration, self.evaluator.kind
-        for turn in range(PASSES):
-            for leaf in leaves:
-                leaf.requires_grad_(True)
-            for place, number in enumerate(torch.randperm(len(samples), generator=order).tolist()):
-                done_share = (turn + place / len(samples)) / PASSES
-                for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate * (1 + math.cos(math.pi * done_share)) / 2
-                with torch.no_grad():
-                    wanted = student.run(samples[number], {})[0]
-                tensors = state | {name: grid.tensor() for name, grid in grids.items()}
-                loss = divergence(kind, wanted, student.run(samples[number], tensors)[0]).mean()
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                if all(bool(torch.isfinite(leaf.grad).all()) for leaf in leaves if leaf.grad is not None):
-                    optimizer.step()
-            for leaf in leaves:
-                leaf.requires_grad_(False)
-            self.job.progress("learning steps", turn + 1, PASSES)
-            weights = {name: grid.tensor().cpu().numpy() for name, grid in grids.items()}
-            others = {name: vector.cpu().numpy().copy() for name, vector in vectors.items()}
-            found = self.measure({**decoded, **weights, **others})
-            if found < best:
-                best = found
-                copies = {n: g._replace(rows=g.rows.clone(), columns=g.columns.clone()) for n, g in grids.items()}
-                kept = copies, others
-        return kept
+        with _requiring_gradients(leaves):
+            for turn in range(PASSES):
+                for place, number in enumerate(torch.randperm(len(samples), generator=order).tolist()):
+                    passed = (turn + place / len(samples)) / PASSES
+                    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                        group["lr"] = rate * (1 + math.cos(math.pi * passed)) / 2
+                    with torch.no_grad():
+                        wanted = student.run(samples[number], {})[0]
+                    tensors = state | {name: grid.tensor() for name, grid in grids.items()}
+                    loss = divergence(kind, wanted, student.run(samples[number], tensors)[0]).mean()
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()
+                    if all(bool(torch.isfinite(leaf.grad).all()) for leaf in leaves if leaf.grad is not None):
+                        optimizer.step()
+                self.job.progress("learning steps", turn + 1, PASSES)
+        return grids, {name: vector.cpu().numpy() for name, vector in vectors.items()}
+
+
+@contextmanager
+def _requiring_gradients(leaves: Sequence[Tensor]) -> Iterator[None]:
+    for leaf in leaves:
+        leaf.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for leaf in leaves:
+            leaf.requires_grad_(False)
