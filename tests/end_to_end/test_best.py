@@ -113,7 +113,8 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     (tmp_path / "learned_network.py").write_text(CODE)
     monkeypatch.chdir(tmp_path)
     arguments = ["compress", "python:learned_network:make", "-o", "m.tsr", "--ratio", "10", "--recipe", "best"]
-    main([*arguments, "--calibration", "python:learned_network:learn", "--set", "patience=1"])
+    arguments += ["--calibration", "python:learned_network:learn", "--set", "against_balanced=false"]
+    main([*arguments, "--set", "patience=1"])
     assert "formula" in capsys.readouterr().out
     with tersor.open("m.tsr") as file:
         noted = file.manifest.meta["recipe"]
