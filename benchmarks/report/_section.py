@@ -8,9 +8,9 @@ from benchmarks.common import RESULTS, read_results
 
 Records = list[dict[str, Any]]
 
-FIRST = {  # the metrics a table shows, and their digits
-    "cosine": 4, "accuracy": 4, "pitch_accuracy": 4, "equal_error_rate": 4, "character_error": 4, "loss": 3,
-    "perplexity": 2, "auc": 4, "kl": 5, "agreement": 4,
+FIRST = {  # the metrics a table shows, and how
+    "cosine": ".4f", "accuracy": ".4f", "pitch_accuracy": ".4f", "equal_error_rate": ".4f", "character_error": ".4f",
+    "loss": ".3f", "perplexity": ".2f", "auc": ".4f", "kl": ".3g", "agreement": ".4f",
 }  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def metrics(values: dict[str, float]) -> str:
     if not values:
         return "not measured"
     known = {key: value for key, value in values.items() if key in FIRST} or values
-    return ", ".join(f"{key} {value:.{FIRST.get(key, 4)}f}" for key, value in known.items())
+    return ", ".join(f"{key} {value:{FIRST.get(key, '.4f')}}" for key, value in known.items())
 
 
 def origin(part: str) -> str:

@@ -10,10 +10,15 @@ from benchmarks.common import read_results
 
 from ._section import Goal, Records, Section, metrics, networks, table
 
-PART, COST = "second_order", "balanced_cost"
+PART, INGREDIENTS, COST = "second_order", "ingredients", "balanced_cost"
 NEAR = 1.5
 NOTE = """From 512 unlabelled samples or fewer, evaluated on others. The last two columns are divergences on inputs \
 like those that were learned from, and on inputs of another domain (benchmarks/calibrated.py says which)."""
+WORTH = (
+    """The recipe with each of its ingredients left out, or other than it is. Where a row is the same to the last byte, \
+held-out inputs had refused that ingredient. """
+    + NOTE
+)
 
 
 def error(record: dict[str, Any]) -> float:
@@ -68,7 +73,7 @@ def goals() -> Iterable[Goal]:
         yield Goal(f"`balanced`: {goal}, on networks that were run", f"worst of each: {listed}", met)
 
 
-def render(name: str) -> str:
+def render(part: str) -> str:
     rows = [
         (
             r["method"],
@@ -79,7 +84,7 @@ def render(name: str) -> str:
             f"{r['same']:.3g}",
             f"{r['other']:.3g}",
         )
-        for r in read_results(f"{PART}-{name}")[1]
+        for r in read_results(part)[1]
     ]
     return table(("method", "asked", "bytes", "CPU s", "quality", "held-out inputs", "other domain"), rows)
 
@@ -126,9 +131,18 @@ SECTIONS = (
             f"Quality with calibration: {name}",
             (f"{PART}-{name}",),
             NOTE,
-            partial(render, name),
+            partial(render, f"{PART}-{name}"),
             goals if number == 0 else tuple,
         )
         for number, name in enumerate(networks(PART))
+    ),
+    *(
+        Section(
+            f"What each ingredient of `balanced` is worth: {name}",
+            (f"{INGREDIENTS}-{name}",),
+            WORTH + NOTE,
+            partial(render, f"{INGREDIENTS}-{name}"),
+        )
+        for name in networks(INGREDIENTS)
     ),
 )
