@@ -14,11 +14,8 @@ PART, INGREDIENTS, COST = "second_order", "ingredients", "balanced_cost"
 NEAR = 1.5
 NOTE = """From 512 unlabelled samples or fewer, evaluated on others. The last two columns are divergences on inputs \
 like those that were learned from, and on inputs of another domain (benchmarks/calibrated.py says which)."""
-WORTH = (
-    """The recipe with each of its ingredients left out, or other than it is. Where a row is the same to the last byte, \
-held-out inputs had refused that ingredient. """
-    + NOTE
-)
+WORTH = """The recipe with each of its ingredients left out, or other than it is. Where a row is the same in all \
+digits, held-out inputs had refused that ingredient. """
 
 
 def error(record: dict[str, Any]) -> float:
