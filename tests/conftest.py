@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from tersor.report import Report
 
 settings.register_profile("tersor", deadline=None, derandomize=True, database=None, max_examples=40)
 settings.load_profile("tersor")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # background jobs: children would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
