@@ -23,7 +23,7 @@ from tersor.format.dtypes import DTYPES
 from tersor.format.layout import LEAF
 from tersor.format.reader import TensorFile
 
-ROUNDS = 15
+ROUNDS = 40
 
 
 def shares(data: bytes) -> dict[str, Any]:

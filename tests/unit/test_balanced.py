@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -99,6 +102,31 @@ def test_statistics_are_kept_whole(tmp_path: Path, inputs: Any) -> None:
         loaded[0]["0.weight"]
     (folder / balanced.INDEX).write_text("{")
     assert balanced.load(folder) is None and balanced.load(tmp_path / "none") is None
+
+
+def test_statistics_are_read_by_many_threads(tmp_path: Path, inputs: Any) -> None:
+    """Also where garbage is collected, and other threads run, while numpy parses the header of an array."""
+
+    class Garbage:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            time.sleep(0)
+
+    stored, thresholds = Stored(tmp_path / "learned"), gc.get_threshold()
+    collect(open_model(network()), [inputs], into=stored)
+
+    def read(name: str) -> None:
+        Garbage()
+        assert stored[name].count > 0
+
+    gc.set_threshold(5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(read, list(stored) * 100))
+    finally:
+        gc.set_threshold(*thresholds)
 
 
 def test_layers_that_samples_say_nothing_of_are_quantized_all_the_same(tmp_path: Path, inputs: Any) -> None:

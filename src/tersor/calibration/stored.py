@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from zipfile import BadZipFile
@@ -15,6 +16,8 @@ from tersor.format.writer import explain
 
 PARTS = ("covariance", "fisher", "usage", "mean", "original_mean", "target")
 """The arrays of statistics."""
+_READING = threading.Lock()
+"""numpy parses the headers of arrays as Python, which two threads cannot do at once in CPython 3.11: SystemError."""
 
 
 class Stored(MutableMapping[str, Statistics]):
@@ -44,7 +47,7 @@ class Stored(MutableMapping[str, Statistics]):
     def __getitem__(self, name: str) -> Statistics:
         path = self.folder / self.files[name]
         try:
-            with path.open("rb") as file, np.load(file) as arrays:
+            with _READING, path.open("rb") as file, np.load(file) as arrays:
                 found = {key: arrays[key] for key in arrays.files}
             facts = json.loads(found.pop("facts").tobytes())
         except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
