@@ -3,7 +3,7 @@
 Peers run in environments of their own (peers/setup.sh; one that is missing is left out) and take turns with tersor,
 point by point. All metrics are of weights decoded from the files. A peer that does not code its integers gets tersor's
 lossless coder behind it (`coded_bytes`): over its integers, one an element, its scales and the rest, all in one file.
-Memory is beyond what the process held before.
+Memory is beyond what the process held before. Recipes that learn run shortened: a setting says the iterations.
 
     python -m benchmarks.pareto [--tool NAME ...] [--missing] [NETWORK ...]
 
@@ -27,10 +27,12 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import tersor
+from benchmarks import scaling
 from benchmarks.baselines import ABSMAX, BASELINES, GLOBAL_STEP
 from benchmarks.calibrated import COUNT
 from benchmarks.calibrated import TASKS as CALIBRATED
 from benchmarks.common import PEERS, Table
+from benchmarks.l2_tables import RECIPES as SHORT
 from benchmarks.networks import load
 from benchmarks.networks._common import Network, read
 from benchmarks.peers._peer import ONLY, Tensors, measured
@@ -45,17 +47,21 @@ SCRIPTS = {  # peer: its script and its environment
     "HQQ": ("peer_hqq.py", ".venv-quantizers"),
     "torchao": ("peer_torchao.py", ".venv-quantizers"),
     "ONNX Runtime": ("peer_onnxruntime.py", ".venv-onnxruntime"),
+    "llm-compressor": ("peer_llmcompressor.py", ".venv-llmcompressor"),
 }
+TRANSFORMERS = ("language", "minilm")
+"""Networks that llm-compressor can run."""
 SETTINGS: dict[str, tuple[str, ...]] = {
     "GGUF": ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"),
     "quanto": ("int8", "int4", "int2", "int4" + ONLY),
     "HQQ": ("8 bits", "4 bits", "3 bits", "2 bits", "4 bits" + ONLY),
     "torchao": ("int8", "int6", "int5", "int4", "int3"),
     "ONNX Runtime": ("int8", "int8, a channel", "int4"),
+    "llm-compressor": ("8 bits", "4 bits", "3 bits", "4 bits" + ONLY),
 }
 WAYS = ("", ", trellis", ", trellis, opt_qp")
 PER_CHANNEL = ("6", "5", "4")
-RECIPES = ("fast", "balanced", "best", "l2-paper")
+RECIPES = ("fast", "balanced", *SHORT)
 
 
 class Task(NamedTuple):
@@ -67,8 +73,8 @@ class Task(NamedTuple):
 
 
 def ratios(fast: tuple[float, ...], balanced: tuple[float, ...], best: tuple[float, ...] = ()) -> dict[str, Any]:
-    """The recipe of the paper where `best` runs, at the first of its ratios."""
-    return {"fast": fast, "balanced": balanced, "best": best, "l2-paper": best[:1]}
+    """The recipe of the paper runs where `best` does."""
+    return {"fast": fast, "balanced": balanced, "best": best, "l2-paper": best}
 
 
 TASKS = {  # the small networks first
@@ -79,10 +85,10 @@ TASKS = {  # the small networks first
         ratios((4, 6, 8, 10, 12, 16), (8, 12, 16), (12,)), (-36, -32, -28, -24), (0.004, 0.008, 0.016, 0.03),
     ),
     "mobilenet_fashion": Task(
-        ratios((4, 6, 8, 10, 12, 16), (8, 12, 16), (12,)), (-36, -32, -28, -24), (0.004, 0.008, 0.016, 0.03),
+        ratios((4, 6, 8, 10, 12, 16), (8, 12, 16), (8, 12)), (-36, -32, -28, -24), (0.004, 0.008, 0.016, 0.03),
     ),
     "fashion_resnet": Task(
-        ratios((4, 6, 8, 10, 12, 15, 20, 28, 36), (8, 12, 20, 30), (20,)), (-36, -32, -28, -24, -20),
+        ratios((4, 6, 8, 10, 12, 15, 20, 28, 36), (8, 12, 20, 30), (12, 20)), (-36, -32, -28, -24, -20),
         (0.008, 0.012, 0.016, 0.024, 0.032),
     ),
     "language": Task(ratios((4, 5, 6, 7, 8, 10, 12), (5, 7, 9, 12)), (-36, -32, -28), (0.004, 0.008, 0.012, 0.02)),
@@ -113,7 +119,7 @@ def peer(tool: str, source: Path, folder: Path, settings: Sequence[str]) -> Poin
         print(f"{tool} is left out: {environment} is not there: run benchmarks/peers/setup.sh", flush=True)
         return
     command = [str(python), str(PEERS / script), str(source), str(folder)]
-    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "LLM_COMPRESSOR_LOG_LEVEL": "CRITICAL"}
     with (
         (folder / f"{tool}.log").open("w") as log,
         subprocess.Popen(command, stdin=-1, stdout=-1, stderr=log, text=True, env=quiet) as process,
@@ -144,33 +150,28 @@ def baseline(tool: str, tensors: Tensors, settings: Sequence[str]) -> Points:
 
 
 def own(recipe: str, network: Network, folder: Path, settings: Sequence[str]) -> Points:
-    """tersor's recipe at ratios such as "8x"."""
+    """tersor's recipe at ratios such as "8x" or "8x, 300 iterations"."""
     source: Any = network.weights
-    given: dict[str, Any] = {"recipe": recipe}
+    given: dict[str, Any] = {"method": SHORT[recipe]} if recipe in SHORT else {"recipe": recipe}
     if recipe != "fast":
         task = CALIBRATED[network.name]
         source, given = task.model(), given | {"calibration": task.calibration(), "calibration_count": COUNT}
     path = folder / "tersor.tsr"
     for setting in settings:
         record: Point = {"tool": f"tersor {recipe}", "setting": setting}
-        ratio = float(setting.removesuffix("x"))
+        ratio = float(setting.partition("x")[0])
         write = partial(tersor.compress, source, path, ratio=ratio, overwrite=True, workers=1, **given)
         try:
             _, record["write"] = measured(write)
         except tersor.TersorError as error:
             yield record | {"error": str(error).replace(str(network.weights), network.name)}, {}
             continue
-        tensors, record["read"] = measured(lambda: tersor.load(path, workers=1))
         with tersor.open(path) as file:
             name = max(file.entries, key=lambda entry: entry.nbytes).name
-        _, record["largest_tensor"] = measured(partial(_one, path, name))
+        record["read"] = scaling.run(f"tersor.load({str(path)!r}, workers=1)")
+        record["largest_tensor"] = scaling.run(f"tersor.open({str(path)!r}, workers=1)[{name!r}]")
         nbytes = path.stat().st_size
-        yield record | {"bytes": nbytes, "coded_bytes": nbytes}, tensors
-
-
-def _one(path: Path, name: str) -> None:
-    with tersor.open(path, workers=1) as file:
-        file[name]
+        yield record | {"bytes": nbytes, "coded_bytes": nbytes}, tersor.load(path, workers=1)
 
 
 def taking_turns(*streams: Points) -> Points:
@@ -178,12 +179,23 @@ def taking_turns(*streams: Points) -> Points:
         yield from (point for point in points if point is not None)
 
 
-def settings(task: Task) -> dict[str, tuple[str, ...]]:
-    """What every tool is asked for."""
+def running(name: str, folder: Path) -> None:
+    """A network that runs, `model`, and the batches that tersor is calibrated with too, `calibration.pt`."""
+    task = CALIBRATED[name]
+    task.model().module.save_pretrained(folder / "model")
+    inputs = task.calibration()
+    batches = [{"input_ids": part} for part in inputs.split(8)] if isinstance(inputs, torch.Tensor) else inputs
+    torch.save(batches, folder / "calibration.pt")
+
+
+def settings(name: str) -> dict[str, tuple[str, ...]]:
+    """What every tool is asked for on a network."""
+    task = TASKS[name]
+    schedule = {recipe: f", {short.iterations} iterations" for recipe, short in SHORT.items()}
     return {
-        **{f"tersor {recipe}": tuple(f"{ratio:g}x" for ratio in task.ratios[recipe]) for recipe in RECIPES},
+        **{f"tersor {r}": tuple(f"{ratio:g}x{schedule.get(r, '')}" for ratio in task.ratios[r]) for r in RECIPES},
         "NNCodec": tuple(f"qp {qp}{way}" for qp in task.nncodec for way in WAYS),
-        **SETTINGS,
+        **{tool: asked for tool, asked in SETTINGS.items() if tool != "llm-compressor" or name in TRANSFORMERS},
         GLOBAL_STEP: tuple(f"{step:g}" for step in task.steps),
         ABSMAX: PER_CHANNEL,
     }
@@ -200,6 +212,8 @@ def run(table: Table, name: str, asked: dict[str, tuple[str, ...]], folder: Path
     tensors = read(network.weights)
     source = folder / "original.safetensors"
     save_file(tensors, source)
+    if "llm-compressor" in asked:
+        running(name, folder)
     sizes = {"bytes": sum(a.nbytes for a in tensors.values()), "weights": sum(a.size for a in tensors.values())}
     table.add(network=name, tool="original", setting="", **sizes, metrics=network.evaluate(tensors))
     makers: dict[str, Callable[[Sequence[str]], Points]] = {
@@ -226,7 +240,7 @@ def main() -> None:
         done = table.known() if arguments.missing else set()
         asked = {
             tool: tuple(s for s in wanted if (name, tool, s) not in done)
-            for tool, wanted in settings(TASKS[name]).items()
+            for tool, wanted in settings(name).items()
             if chosen(tool, arguments.tool)
         }
         asked = {tool: left for tool, left in asked.items() if left}

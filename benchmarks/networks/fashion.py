@@ -142,7 +142,7 @@ def load(name: str) -> Network:
         return with_weights(build(name), tensors)
 
     def logits(module: nn.Module) -> Tensor:
-        return torch.cat([module(part) for part in x.split(500)])
+        return torch.cat([module(part) for part in x.split(100)])
 
     def metrics(before: Tensor, after: Tensor) -> Metrics:
         return {"accuracy": share(after.argmax(1) == y), **divergence(before, after)}

@@ -30,6 +30,7 @@ TOOLS = {  # tool: colour, marker
     "HQQ": ("#7d3c98", "v"),
     "torchao": ("#b7950b", "<"),
     "ONNX Runtime": ("#808b96", ">"),
+    "llm-compressor": ("#17a2a2", "p"),
 }
 CODERS = {
     "tersor rans": ("#f0a26b", "o"),
