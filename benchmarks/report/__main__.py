@@ -1,5 +1,7 @@
 """Write docs/benchmarks.md, its pictures and the tables of README: `python -m benchmarks.report`."""
 
+import re
+
 from benchmarks.common import ROOT, read_results
 
 from . import (
@@ -20,18 +22,18 @@ from . import (
 from ._section import Section, origin, table
 
 MODULES = (  # in the order of the page
-    sizes,
     pareto,
-    anatomy,
     second_order,
     learned,
-    rate,
-    coding,
-    roofline,
-    speed,
+    sizes,
+    anatomy,
     lossless,
+    speed,
     memory,
     scaling,
+    coding,
+    rate,
+    roofline,
 )
 DRAWING = (pareto, anatomy, coding, scaling)
 ABOUT = """Everything here comes from `benchmarks/results/`, written by `benchmarks/run.sh` (its scripts say what \
@@ -42,7 +44,7 @@ WORDS: dict[bool | None, str] = {True: "met", False: "**missed**", None: "not co
 
 
 def page(sections: list[Section]) -> str:
-    """What is missed, all goals, then every section that has run."""
+    """What is missed, every section that has run, then all goals."""
     goals = [goal for section in sections for goal in section.goals()]
     missed = [f"- {goal}: {measured}" for goal, measured, met in goals if met is False]
     incomplete = [f"- {goal}: {measured}" for goal, measured, met in goals if met is None]
@@ -53,12 +55,24 @@ def page(sections: list[Section]) -> str:
         )
     if incomplete:
         parts.append("Not measured, or not completely:\n\n" + "\n".join(incomplete) + "\n")
-    parts += [ABOUT, "## Goals\n", table(("goal", "measured", ""), ((g, m, WORDS[met]) for g, m, met in goals))]
-    for section in sections:
-        if read_results(section.parts[0])[1]:
-            parts += [f"## {section.title}\n", section.note + "\n", section.render()]
-            parts += [origin(part) for part in section.parts if read_results(part)[1]]
+    shown = [section for section in sections if read_results(section.parts[0])[1]]
+    titles = [*(section.title for section in shown), "Goals"]
+    parts += [ABOUT, contents(titles)]
+    for section in shown:
+        parts += [f"## {section.title}\n", section.note + "\n", section.render()]
+        parts += [origin(part) for part in section.parts if read_results(part)[1]]
+    parts += ["## Goals\n", table(("goal", "measured", ""), ((g, m, WORDS[met]) for g, m, met in goals))]
     return "\n".join(parts)
+
+
+def contents(titles: list[str]) -> str:
+    """Links to sections; those of one kind, "KIND: NETWORK", in a line."""
+    kinds: dict[str, list[str]] = {}
+    for title in titles:
+        kind, _, network = title.partition(": ")
+        anchor = re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+        kinds.setdefault(kind, []).append(f"[{network or kind}](#{anchor})")
+    return "".join(f"- {kind}: {', '.join(n)}\n" if kind not in titles else f"- {n[0]}\n" for kind, n in kinds.items())
 
 
 def main() -> None:

@@ -7,9 +7,10 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from benchmarks.common import read_results
+from benchmarks.pareto import settings
 
 from . import coding, figures
-from ._section import Goal, Records, Section, lost, table
+from ._section import FIRST, Goal, Records, Section, lost, table
 
 PART = "pareto"
 OURS = "tersor"
@@ -19,8 +20,9 @@ CODING = "NNCodec"
 """The peer whose file is entropy-coded: like ours, its weights are float32 while the network runs. The other tools pack
 integers and compute with those."""
 NOTE = """Whole files; "coded" is the same numbers behind our lossless coder: a fair baseline for tools that do not \
-code. Brackets are 95 % intervals over the evaluated samples. "Running" is what the weights occupy while the network \
-runs. Linear layers only: those tools leave the rest in float32."""
+code. Brackets are 95 % intervals over the evaluated samples. Read: from the file to float32 weights; one tensor: the \
+largest; MB: peak beyond what was held before. Running: what the weights occupy while the network runs. Linear layers \
+only: what such tools do by themselves; the rest stays in float32."""
 
 
 class Rival(NamedTuple):
@@ -47,9 +49,9 @@ def split(network: str) -> tuple[Records, Records]:
 
 
 def absent(network: str) -> list[str]:
-    """Peers that have not run on it."""
+    """Peers that have not run on it, of those that can."""
     run = {r["tool"] for r in of(network)}
-    return [tool for tool in figures.TOOLS if tool not in figures.OURS and tool not in run]
+    return [tool for tool in settings(network) if not tool.startswith(OURS) and tool not in run]
 
 
 def measure(network: str) -> str:
@@ -117,30 +119,39 @@ def summary() -> str:
     known = networks()
     if not known:
         return ""
-    larger = {n: extreme(max, over) for n in known if (over := [r for r in rivals(n) if r.share > 1])}
-    text = f"At equal quality tersor's file is the smallest on {len(known) - len(larger)} of {len(known)} networks"
-    each = (
-        f"{n} ({r.share:.2f} times the bytes of {r.record['tool']} {r.record['setting']} at {measure(n)} "
-        f"{lost(r.record):.2g})"
-        for n, r in larger.items()
-    )
-    text += f", but not on {', '.join(each)}." if larger else "."
+    worst = {n: extreme(max, found) for n in known if (found := rivals(n))}
+    larger = [r for r in worst.values() if r.share > 1]
+    text = f"At equal quality tersor's file is the smallest on {len(worst) - len(larger)} of {len(worst)} networks"
+    if larger:
+        text += f", but not on {'; '.join(map(closest, larger))}."
+    else:
+        text += f". The closest a peer comes is on {closest(extreme(max, list(worst.values())))}."
     incomplete = [f"{n} (not {', '.join(tools)})" for n in known if (tools := absent(n))]
-    text += f" Some peers have not run on {'; '.join(incomplete)}." if incomplete else ""
-    coded = [r.share for n in known for r in speeds(n, coding=True)]
-    packed = [r for n in known for r in speeds(n, coding=False)]
-    if coded and packed:
-        most = extreme(min, packed)
-        text += (
-            f" It decodes {min(coded):.0f} to {max(coded):.0f} times as fast as {CODING}, the other tool that codes, "
-            f"files of about the same size; tools that only pack integers reach up to {1 / most.share:.1f} times its "
-            f"speed ({most.record['tool']} {most.record['setting']}, {most.record['network']})."
+    text += f" Not every peer has run on {'; '.join(incomplete)}." if incomplete else ""
+    coded = [r for n in known for r in speeds(n, coding=True)]
+    if coded:
+        low, high = (extreme(pick, coded).share for pick in (min, max))
+        text += f" It decodes {low:.0f} to {high:.0f} times as fast as {CODING}, the other tool that codes, files of "
+        text += "about the same size."
+    ahead = [r for n in known if (found := speeds(n, coding=False)) and (r := extreme(min, found)).share < 1]
+    if ahead:
+        each = (
+            f"{r.record['network']} (up to {1 / r.share:.1f} times, {r.record['tool']} {r.record['setting']})"
+            for r in ahead
         )
+        text += f" Tools that only pack integers decode files of about the same size faster on {', '.join(each)}."
     return text + coding.fastest() + "\n"
 
 
+def closest(rival: Rival) -> str:
+    """Where a peer does well."""
+    r = rival.record
+    where = f"{measure(r['network'])} {lost(r):.2g}"
+    return f"{r['network']} (ours has {rival.share:.2f} times the bytes of {r['tool']} {r['setting']}, at {where})"
+
+
 def overview() -> str:
-    """A line a network: our bytes over the best peer's at equal quality, and decoding speed."""
+    """A line a network: our bytes over the best peers' at equal quality, and decoding speed."""
     rows = []
     for network in networks():
         found = rivals(network)
@@ -153,8 +164,8 @@ def overview() -> str:
             else ""
             for kind in (True, False)
         )
-        rows.append((network, str(len(split(network)[1])), *cells, *times))
-    head = ("network", "peers' points", "bytes, best", "bytes, worst", "there the best peer is",
+        rows.append((network, str(len(split(network)[1])), str(len(found)), *cells, *times))
+    head = ("network", "peers' points", "compared", "bytes, best", "bytes, worst", "there the best peer is",
             f"speed, {CODING}", "speed, packed")  # fmt: skip
     return table(head, rows)
 
@@ -162,6 +173,7 @@ def overview() -> str:
 def render(network: str) -> str:
     records = of(network)
     original = next(r for r in records if r["tool"] == "original")
+    judged = next((key for key in original["metrics"] if not key.startswith(("kl", "cosine", "pooler"))), "")
     rows = []
     for r in sorted((r for points in split(network) for r in points), key=lambda r: -r["coded_bytes"]):
         interval = f"{lost(r):.5f}"
@@ -180,6 +192,7 @@ def render(network: str) -> str:
                 f"{r['bytes']:,}",
                 f"{r['coded_bytes']:,}",
                 interval,
+                *([f"{r['metrics'][judged]:{FIRST.get(judged, '.4f')}}"] if judged else ()),
                 *cells,
                 f"{running / 1e6:.1f}",
             )
@@ -187,7 +200,8 @@ def render(network: str) -> str:
     jobs = [f"{job} {unit}" for job in ("write", "read", "one tensor") for unit in ("CPU s", "MB")]
     text = f"![{measure(network)} against size](images/pareto-{network}.svg)\n\n"
     text += f"<details><summary>All {len(rows)} points; the original has {original['bytes']:,} bytes</summary>\n\n"
-    text += table(("tool", "file", "coded", measure(network), *jobs, "running MB"), rows) + "\n</details>\n"
+    task = [judged.replace("_", " ")] if judged else []
+    text += table(("tool", "file", "coded", measure(network), *task, *jobs, "running MB"), rows) + "\n</details>\n"
     commits = {f"{r['tool']} by {r['commit']}": None for r in split(network)[0]}
     text += f"\nCommits whose code ran: {', '.join(commits)}.\n"
     failed = [f"{r['tool']} {r['setting']}: {r['error']}" for r in records if "error" in r]
@@ -200,9 +214,9 @@ def draw() -> None:
 
 
 OVERVIEW = """Our bytes over those of the best peer, with our lossless coder behind every peer that does not code, at \
-the errors of the peers' best points: below 1 is smaller. Speed: CPU seconds of a peer over ours from file to \
-float32, files within 20 % of each other: above 1 tersor is faster. Pictures and points of every network follow. \
-Not among the peers: llm-compressor and GPTQModel, which need a language model that runs; no script does that yet."""
+the errors of the peers' best points, those that no other peer's beats, as far as ours go: below 1 is smaller. Speed: \
+CPU seconds of a peer over ours from file to float32, files within 20 % of each other: above 1 tersor is faster. \
+Pictures and points of every network follow. llm-compressor needs a network of transformers that runs."""
 SECTIONS = (
     Section("Quality against bytes, every peer", (PART,), OVERVIEW, overview, goals),
     *(Section(f"Quality against bytes: {name}", (PART,), NOTE, partial(render, name)) for name in networks()),
