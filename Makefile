@@ -43,7 +43,7 @@ fuzz: $(VENV)/.installed
 	$(PIP) atheris
 	PYTHON=$(BIN)/python fuzz/run.sh $(FUZZ_SECONDS)
 
-# All of them take hours; some by name: make benchmarks PARTS="pareto speed".
+# All of them take hours; some by name, or on some networks: make benchmarks PARTS="speed pareto:crepe_tiny,crnn".
 benchmarks:
 	benchmarks/networks/setup.sh
 	benchmarks/peers/setup.sh
