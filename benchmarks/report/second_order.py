@@ -70,7 +70,10 @@ def goals() -> Iterable[Goal]:
         yield Goal(f"`balanced`: {goal}, on networks that were run", f"worst of each: {listed}", met)
 
 
-def render(part: str) -> str:
+def render(part: str, *, largest_first: bool = False) -> str:
+    records = read_results(part)[1]
+    if largest_first:
+        records.sort(key=lambda r: -r["bytes"])
     rows = [
         (
             r["method"],
@@ -81,7 +84,7 @@ def render(part: str) -> str:
             f"{r['same']:.3g}",
             f"{r['other']:.3g}",
         )
-        for r in read_results(part)[1]
+        for r in records
     ]
     return table(("method", "asked", "bytes", "CPU s", "quality", "held-out inputs", "other domain"), rows)
 
@@ -128,7 +131,7 @@ SECTIONS = (
             f"Quality with calibration: {name}",
             (f"{PART}-{name}",),
             NOTE,
-            partial(render, f"{PART}-{name}"),
+            partial(render, f"{PART}-{name}", largest_first=True),
             goals if number == 0 else tuple,
         )
         for number, name in enumerate(networks(PART))
