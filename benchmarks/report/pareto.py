@@ -164,7 +164,8 @@ def overview() -> str:
             else ""
             for kind in (True, False)
         )
-        rows.append((network, str(len(split(network)[1])), str(len(found)), *cells, *times))
+        theirs = split(network)[1]
+        rows.append((network, str(len(theirs)), f"{len(found)} of {len(frontier(theirs))}", *cells, *times))
     head = ("network", "peers' points", "compared", "bytes, best", "bytes, worst", "there the best peer is",
             f"speed, {CODING}", "speed, packed")  # fmt: skip
     return table(head, rows)
@@ -214,9 +215,10 @@ def draw() -> None:
 
 
 OVERVIEW = """Our bytes over those of the best peer, with our lossless coder behind every peer that does not code, at \
-the errors of the peers' best points, those that no other peer's beats, as far as ours go: below 1 is smaller. Speed: \
-CPU seconds of a peer over ours from file to float32, files within 20 % of each other: above 1 tersor is faster. \
-Pictures and points of every network follow. llm-compressor needs a network of transformers that runs."""
+the errors of the peers' best points, those that no other peer's beats, as far as our points go ("compared"): below 1 \
+is smaller. Speed: CPU seconds of a peer over ours from file to float32, files within 20 % of each other: above 1 \
+tersor is faster. Pictures and points of every network follow. llm-compressor needs a network of transformers that \
+runs."""
 SECTIONS = (
     Section("Quality against bytes, every peer", (PART,), OVERVIEW, overview, goals),
     *(Section(f"Quality against bytes: {name}", (PART,), NOTE, partial(render, name)) for name in networks()),
