@@ -37,6 +37,8 @@ from tersor.evaluate.divergence import Evaluator
 from tersor.methods import Gptq, Nearest, SecondOrder, Trellis
 
 BITS = (3.0, 2.0, 4.0)
+RATIOS = {"efficientnet_lite0": (8, 10, 12), "resnet18_fashion": (12, 15, 20)}
+"""The recipe alone, at ratios for which papers have figures."""
 LOWEST = 1.25
 """The recipe alone, down to where NNCodec's errors are."""
 PARAMETERS = (-38, -34, -30, -26, -22)
@@ -99,20 +101,21 @@ class Bench:
             metrics=self.network.evaluate(tensors), same=self.same(mine).mean, other=self.other(mine).mean,
         )  # fmt: skip
 
-    def compress(self, label: str, bits: float, method: Any) -> None:
-        """A row of a method of ours."""
-        if (label, str(bits)) in self.done:
+    def compress(self, label: str, asked: float | str, method: Any) -> None:
+        """A row of a method of ours, at bits a weight or, with an x at its end, a ratio."""
+        if (label, str(asked)) in self.done:
             return
+        size: dict[str, Any] = {"ratio": float(asked[:-1])} if isinstance(asked, str) else {"bits": asked}
         start, known = time.process_time(), self.learned
         with replaced("_collect", lambda recipe, into: self.collect(recipe, into)):
             report = compress(
-                self.model, self.path, bits=bits, method=method, calibration=self.calibration,
-                calibration_count=COUNT, overwrite=True, workers=1,
+                self.model, self.path, method=method, calibration=self.calibration,
+                calibration_count=COUNT, overwrite=True, workers=1, **size,
             )  # fmt: skip
         seconds = time.process_time() - start
         if known is not None and not isinstance(method, Nearest):
             seconds += known[1]
-        self.add(label, bits, report.file_bytes, seconds, tersor.load(self.path))
+        self.add(label, asked, report.file_bytes, seconds, tersor.load(self.path))
 
     def nncodec(self) -> None:
         """NNCodec at its best: with its trellis and opt_qp."""
@@ -128,6 +131,8 @@ def against_others(bench: Bench) -> None:
     for bits in BITS:
         for label, method in {"balanced": SecondOrder(), "nearest": Nearest(), "gptq": Gptq()}.items():
             bench.compress(label, bits, method)
+    for ratio in RATIOS.get(bench.name, ()):
+        bench.compress("balanced", f"{ratio}x", SecondOrder())
     bench.nncodec()
     bench.compress("balanced", LOWEST, SecondOrder())
 

@@ -32,7 +32,7 @@ def against(name: str, rival: str) -> dict[str, float]:
     """By how much a method's error is larger than the recipe's, at the same asked size."""
     ours = {r["asked"]: error(r) for r in rows_of(name, "balanced")}
     theirs = {r["asked"]: error(r) for r in rows_of(name, rival)}
-    return {f"{bits:g}": theirs[bits] / ours[bits] for bits in sorted(ours.keys() & theirs.keys())}
+    return {str(asked): theirs[asked] / ours[asked] for asked in ours.keys() & theirs.keys()}
 
 
 def smaller(name: str) -> dict[str, float]:
@@ -51,7 +51,7 @@ def smaller(name: str) -> dict[str, float]:
 
 def elsewhere(name: str) -> dict[str, float]:
     """Divergence on inputs of another domain over that on inputs like those that were learned from."""
-    return {f"{r['asked']:g}": r["other"] / r["same"] for r in rows_of(name, "balanced")}
+    return {str(r["asked"]): r["other"] / r["same"] for r in rows_of(name, "balanced")}
 
 
 def goals() -> Iterable[Goal]:
