@@ -12,10 +12,17 @@ if TYPE_CHECKING:
 CHUNK = 2**23
 """Numbers that are gathered at once."""
 ROWS_PER_INPUT = 4
+WIDEST = 4608
+"""Covariances are no wider (512 channels of 3 x 3): they take memory by the square of it, and time by the cube."""
 FEWEST_ROWS, MOST_SHARES = 2**15, 8
 """Inputs that a covariance is made of: `ROWS_PER_INPUT` times its width, and at least `FEWEST_ROWS`, which the groups
 of a convolution share, down to a part in `MOST_SHARES`. More would not make it better: neighbouring positions of an
 image say the same."""
+
+
+def parts_of(fan_in: int) -> int:
+    """Into how many parts, of one width, the inputs of a layer are taken apart: they share a covariance."""
+    return next(k for k in range(-(-fan_in // WIDEST), fan_in + 1) if fan_in % k == 0)
 
 
 def enough_rows(fan_in: int, groups: int = 1) -> int:

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from tersor.calibration.layers import convolution_rows, enough_rows, linear_rows
+from tersor.calibration.layers import convolution_rows, enough_rows, linear_rows, parts_of
 from tersor.calibration.recurrent import gru, gru_gates, lstm, lstm_gates
 from tersor.calibration.statistics import Inputs, Sums
 from tersor.errors import CalibrationError
@@ -90,7 +90,7 @@ class Recorder(TorchFunctionMode):
 
     def _of(self, weight: Any, rows: int) -> Sums | None:
         name = self.names.get(id(weight))
-        return None if name is None else self.sums.setdefault(name, Sums(rows))
+        return None if name is None else self.sums.setdefault(name, Sums(rows, parts_of(weight.numel() // rows)))
 
     def _leaf(self, x: torch.Tensor) -> torch.Tensor:
         """x with a gradient graph behind it, also where the model begins."""
@@ -123,7 +123,8 @@ class Recorder(TorchFunctionMode):
 
     def _summed(self, weight: Any, rows: Callable[[], Iterable[torch.Tensor]]) -> Inputs | None:
         with torch.no_grad():
-            blocks = (block.detach().float() for block in rows())
+            parts = self.sums[self.names[id(weight)]].parts
+            blocks = (b.detach().float().reshape(len(b), -1, b.shape[-1] // parts) for b in rows())
             if self.kept is not None:
                 self.kept.append(list(blocks))
                 return None
@@ -139,7 +140,8 @@ class Recorder(TorchFunctionMode):
 
     def _most(self, fan_in: int, groups: int = 1) -> int:
         """How many inputs to take of a call."""
-        return -(-enough_rows(fan_in, groups) // self._samples)
+        parts = parts_of(fan_in)
+        return -(-enough_rows(fan_in // parts, groups) // (parts * self._samples))
 
     def _rows(self, x: torch.Tensor) -> Iterable[torch.Tensor]:
         """Inputs of a linear layer."""

@@ -25,6 +25,7 @@ class Statistics:
     If the weights of row i change by dw_i, the divergence of the model's output grows by about
     sum_i fisher_i * (dw_i^T covariance dw_i) / 2, plus sum_v usage_v * |dw_v|^2 / 2 for the rows of an embedding.
     The unit is the same for all layers: mean divergence of an output row (a sample, or a token of a language model).
+    Rows of very many inputs are taken apart: each part counts as a row, and all parts of a row share one covariance.
     """
 
     covariance: npt.NDArray[np.float32] | None
@@ -43,7 +44,7 @@ class Statistics:
     transposed: bool = False
     """The tensor is stored as (fan_in, rows), as transformers' Conv1D does."""
     mean: Float64 | None = None
-    """(groups, fan_in), mean of the inputs x."""
+    """(groups, fan_in), mean of the inputs x; None where rows are taken apart."""
     original_mean: Float64 | None = None
     """The same in the original model, where statistics are those of a compressed prefix; else None."""
     coherence: float = 1.0
@@ -106,6 +107,8 @@ class Sums:
     """Running sums of one tensor's statistics, on the model's device."""
 
     rows: int
+    parts: int = 1
+    """That every row is taken apart into."""
     own: Moments | None = None
     pairs: Moments | None = None
     """With the original model's x on the left, the compressed prefix's on the right; None if they do not match."""
@@ -178,7 +181,7 @@ class Sums:
         That is so for changes whose effects are white, covariance^-1/2 z as a good quantizer leaves them: the mean
         over rows of |covariance^-1/2 dL/dw_i|^2 over that of the squared output gradients times fan_in.
         """
-        if not self.gradients or self.own is None or self.squares is None:
+        if not self.gradients or self.own is None or self.squares is None or self.parts > 1:
             return 1.0
         groups, fan_in = self.own.totals.shape
         which, rows = self._few(groups, fan_in)
@@ -230,14 +233,15 @@ class Sums:
             fisher = usage
         if self.own is None:
             return Statistics(None, fisher, usage, count=self.calls, transposed=self.transposed)
+        whole = self.parts == 1
         return Statistics(
             (self._mean(self.own.products + self.own.products.mT) / 2).float().cpu().numpy(),
-            fisher,
-            usage,
+            fisher.repeat(self.parts),
+            None if usage is None else usage.repeat(self.parts),
             count=min(self.seen),
             transposed=self.transposed,
-            mean=_array(self._mean(self.own.totals)),
-            original_mean=None if self.pairs is None else _array(self._mean(self.pairs.totals)),
+            mean=_array(self._mean(self.own.totals)) if whole else None,
+            original_mean=_array(self._mean(self.pairs.totals)) if whole and self.pairs is not None else None,
             coherence=self.coherence(),
         )
 

@@ -60,6 +60,11 @@ class Solution(NamedTuple):
         values = self.levels if self.values is None else self.values
         return values.astype(np.float32) * self.column_steps * self.row_steps[:, None]
 
+    def joined(self, parts: int) -> Solution:
+        """The same of a matrix whose rows were taken apart, with rows that are whole again."""
+        rows = len(self.levels) // parts
+        return Solution(self.levels.reshape(rows, -1), self.row_steps[::parts], np.tile(self.column_steps, parts))
+
 
 def damped(covariance: npt.NDArray[np.floating], damping: float) -> Doubles:
     """Covariances (groups, n, n) with a share of their mean diagonal added to it."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from tersor.calibration.layers import parts_of
 from tersor.format.dtypes import Bytes
 from tersor.methods._feedback import Doubles, Floats, Solution, damped, solve_on_grid
 from tersor.methods.second_order import Bound, FeedbackSample, matrix_of
@@ -56,8 +57,12 @@ class BoundGptq(Bound):
         steps = _largest(matrix) * np.float32(math.sqrt(12 * price / math.log(2)))
         statistics = self.statistics.get(unit.name)
         known = None if statistics is None else statistics.covariance
-        covariance = np.eye(matrix.shape[1])[None] if known is None else damped(known, self.settings.damping)
-        return self.on_grid(matrix, covariance, _palette(steps))
+        if known is None:
+            known = np.eye(matrix.shape[1] // parts_of(matrix.shape[1]))[None]
+        n, parts = known.shape[1], matrix.shape[1] // known.shape[1]
+        covariance = damped(known, self.settings.damping)
+        found = self.on_grid(matrix.reshape(-1, n), covariance, _palette(steps).repeat(parts))
+        return found.joined(parts) if parts > 1 else found
 
     def on_grid(self, matrix: Floats, covariance: Doubles, steps: Floats) -> Solution:
         """Levels of a matrix on the grids of its rows; `covariance` is damped."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from tersor import _core
+from tersor.calibration.layers import parts_of
 from tersor.coders import Symbols, integer_type
 from tersor.coders.rans import Histogram
 from tersor.encoded import Distortion, Encoded, seal
@@ -42,7 +43,7 @@ class SecondOrder:
 
     name: ClassVar[str] = "second_order"
 
-    damping: float = field(default=0.1, metadata={"help": "added to covariances, in mean diagonals"})
+    damping: float = field(default=0.1, metadata={"help": "added to covariances and Fisher information, in means"})
     rate: float = field(default=0.5, metadata={"help": "weight of the price of a level when it is chosen"})
     quadratic: float = field(default=1.0, metadata={"help": "share of that price that is foreseen as a quadratic one"})
     classes: int = field(default=2, metadata={"help": "classes of spread to an octave, each with prices of its own"})
@@ -79,7 +80,7 @@ class Problem(NamedTuple):
     """What a change of a unit's weights costs."""
 
     covariance: Doubles  # (groups, n, n), damped
-    fisher: Doubles  # (rows,)
+    fisher: Doubles  # (rows,), damped; of rows that are taken apart, of every part
     transposed: bool
 
     @property
@@ -137,7 +138,7 @@ class Bound:
         if float(np.abs(to_float32(data, unit.dtype)).max()) > LARGEST:
             return None
         problem = self._problem(unit)
-        matrix = matrix_of(unit, data, problem.transposed)
+        matrix = matrix_of(unit, data, problem.transposed).reshape(len(problem.fisher), -1)
         chosen = np.unique(np.linspace(0, len(matrix) - 1, max(1, budget // matrix.shape[1])).astype(np.int64))
         factor = np.diagonal(np.linalg.cholesky(problem.covariance), axis1=1, axis2=2)
         group = chosen // (len(matrix) // len(factor))
@@ -176,7 +177,10 @@ class Bound:
 
     def round(self, matrix: Floats, problem: Problem, theta: float) -> Solution:
         """Levels and steps of a matrix at a water level."""
-        return solve(matrix, problem.covariance, problem.fisher, theta, self.settings.rounding)
+        parts = len(problem.fisher) // len(matrix)
+        apart = matrix.reshape(len(problem.fisher), -1)
+        found = solve(apart, problem.covariance, problem.fisher, theta, self.settings.rounding)
+        return found.joined(parts) if parts > 1 else found
 
     def rebuilt(self, unit: Unit, data: Bytes, price: float) -> Floats:
         """The weights that a file would give at a price, in the unit's shape, as float32."""
@@ -191,7 +195,7 @@ class Bound:
         """What levels cost in the divergence of the output, by the statistics."""
         problem = self._problem(unit)
         change = (solution.weights() - matrix_of(unit, data, problem.transposed)).astype(np.float64)
-        change = change.reshape(len(problem.covariance), -1, change.shape[1])
+        change = change.reshape(len(problem.covariance), -1, problem.covariance.shape[1])
         return float(problem.fisher @ ((change @ problem.covariance) * change).sum(2).reshape(-1)) / 2
 
     def _transposed(self, unit: Unit) -> bool:
@@ -208,7 +212,8 @@ class Bound:
         if s is not None and s.covariance is not None and s.covariance.any():
             problem = Problem(damped(s.covariance, self.settings.damping), np.ones(s.fisher.size), s.transposed)
         else:
-            problem = Problem(np.eye(n)[None], np.ones(rows), False)
+            parts = parts_of(n)
+            problem = Problem(np.eye(n // parts)[None], np.ones(rows * parts), False)
         level = math.exp(self.typical - math.log(unit.count) - problem.precision)
         return problem._replace(fisher=problem.fisher * level)
 
@@ -220,7 +225,8 @@ class Bound:
             return Problem(np.eye(width)[None], usage, False)
         level = np.trace(s.covariance, axis1=1, axis2=2).mean() / s.covariance.shape[1]
         # a table may be looked up and multiplied by as well
-        fisher = s.fisher * s.coherence**self.settings.coherence + usage / max(level, 1e-300)
+        fisher = s.fisher * s.coherence**self.settings.coherence
+        fisher = fisher + self.settings.damping * fisher.mean() + usage / max(level, 1e-300)
         return Problem(damped(s.covariance, self.settings.damping), fisher, s.transposed)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from tersor import _core
-from tersor.methods._feedback import Doubles, Floats, Integers, Prepared, Rounding, Solution, prepare, solve
+from tersor.methods._feedback import Doubles, Floats, Integers, Prepared, Rounding, Solution, prepare
 from tersor.methods.second_order import CHUNK, Bound, Problem, SecondOrder
 
 if TYPE_CHECKING:
@@ -44,13 +44,14 @@ class Trellis(SecondOrder):
 
 @dataclass(frozen=True, eq=False)
 class BoundTrellis(Bound):
-    """`Trellis` with statistics. Transposed units, whose columns are not those of the file, are rounded without it."""
+    """`Trellis` with statistics. Units whose columns are not those of the file, transposed or taken apart, are rounded
+    without it."""
 
     def round(self, matrix: Floats, problem: Problem, theta: float) -> Solution:
         """Levels and steps of a matrix at a water level."""
+        if problem.transposed or len(problem.fisher) > len(matrix):
+            return super().round(matrix, problem, theta)
         how = self.settings.rounding
-        if problem.transposed:
-            return solve(matrix, problem.covariance, problem.fisher, theta, how)
         return solve_trellis(matrix, problem.covariance, problem.fisher, theta, how, self.settings.spacing)
 
 
