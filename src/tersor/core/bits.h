@@ -20,20 +20,28 @@ static inline uint32_t load32(const uint8_t *p) {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
+/* Whole words where they lie in that order anyhow: of bytes one by one the compiler's vectors become shuffles. */
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+static inline void store16(uint8_t *p, uint32_t x) {
+    uint16_t low = (uint16_t)x;
+    memcpy(p, &low, 2);
+}
+static inline void store32(uint8_t *p, uint32_t x) { memcpy(p, &x, 4); }
+static inline void store64(uint8_t *p, uint64_t x) { memcpy(p, &x, 8); }
+#else
 static inline void store16(uint8_t *p, uint32_t x) {
     p[0] = (uint8_t)x;
     p[1] = (uint8_t)(x >> 8);
 }
-
 static inline void store32(uint8_t *p, uint32_t x) {
     store16(p, x);
     store16(p + 2, x >> 16);
 }
-
 static inline void store64(uint8_t *p, uint64_t x) {
     store32(p, (uint32_t)x);
     store32(p + 4, (uint32_t)(x >> 32));
 }
+#endif
 
 static inline uint32_t zigzag(int32_t x) { return (uint32_t)x << 1 ^ (x < 0 ? UINT32_MAX : 0); }
 

@@ -195,6 +195,8 @@ tsr_error tsr_uniform_decode(const tsr_uniform *op, tsr_reader *reader, tsr_read
     if (op->states != NULL) start_trellis(op, first, left);
     while (left > 0) {
         size_t n = left < TSR_BLOCK ? (size_t)left : TSR_BLOCK;
+        /* Lines of the output are on their way to the second-level cache while levels are decoded. */
+        for (size_t i = 0; i < width * n; i += 64) __builtin_prefetch(p + i, 1, 1);
         tsr_error error = tsr_reader_next(reader, levels, n);
         if (error == TSR_OK && op->low_bits > 0) error = add_low_bits(levels, low, n, op->low_bits);
         if (error == TSR_OK && op->rows > 0)

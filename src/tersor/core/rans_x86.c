@@ -17,20 +17,43 @@ TARGET INLINE void put_512(void *out, size_t i, __m512i values, const int bytes)
     else _mm512_storeu_si512((int32_t *)out + i, values);
 }
 
+/* How slots lie in memory: as tsr_slot, packed, or packed with the precision that streams of several tables have. */
+enum { WIDE, PACKED, PACKED_12 };
+
+/* Plain loads: many processors take longer for a gather, some several times as long. */
+TARGET INLINE __m128i two_packed(const uint32_t *slots, uint64_t at) {
+    return _mm_insert_epi32(_mm_cvtsi32_si128((int)slots[(uint32_t)at]), (int)slots[at >> 32], 1);
+}
+
+TARGET INLINE __m512i joined(const __m128i *quarters) {
+    __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(quarters[0]), quarters[1], 1);
+    __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(quarters[2]), quarters[3], 1);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+
+TARGET INLINE __m512i packed_slots(const void *slots, __m512i index) {
+    uint64_t at[8] __attribute__((aligned(64)));
+    __m128i quarters[4];
+    _mm512_store_si512(at, index);
+    UNROLL for (int k = 0; k < 4; k++)
+        quarters[k] = _mm_unpacklo_epi64(two_packed(slots, at[2 * k]), two_packed(slots, at[2 * k + 1]));
+    return joined(quarters);
+}
+
 TARGET INLINE __m512i turned_512(__m512i value, __m512i before) {
     __m512i sign = _mm512_srai_epi32(before, 31);
     return _mm512_sub_epi32(_mm512_xor_si512(value, sign), sign);
 }
 
 /* Slots are looked up by table and the low bits of the state; words are handed out in the order of the lanes: expanded into
- * those that need one. Inlined with constants for the number of vectors, packed slots, several tables, bytes and contexts. */
-TARGET INLINE size_t decode_512(tsr_reader *r, const uint8_t *tables, void *out, size_t n, const size_t vectors, const int packed,
+ * those that need one. Inlined with constants for the number of vectors, the kind of slots, several tables, bytes and contexts. */
+TARGET INLINE size_t decode_512(tsr_reader *r, const uint8_t *tables, void *out, size_t n, const size_t vectors, const int kind,
                                 const int bytes, const int contexts) {
     const uint8_t *p = r->data, *end = r->end;
-    const __m512i mask = _mm512_set1_epi32((1 << r->precision) - 1), limit = _mm512_set1_epi32(0x10000);
+    const uint32_t precision = kind == PACKED_12 ? 12 : r->precision;
+    const __m512i mask = _mm512_set1_epi32((1 << precision) - 1), limit = _mm512_set1_epi32(0x10000);
     const __m512i base = _mm512_set1_epi32(r->base), low16 = _mm512_set1_epi32(0xFFFF);
-    const __m128i precision = _mm_cvtsi32_si128((int)r->precision), twice = _mm_cvtsi32_si128(2 * (int)r->precision);
-    const void *slots = r->slots, *values = (const uint8_t *)r->slots + offsetof(tsr_slot, value);
+    const void *values = (const uint8_t *)r->slots + offsetof(tsr_slot, value);
     const __m512i last = _mm512_set1_epi32((int)r->contexts - 1);
     __m512i x[2] = {_mm512_loadu_si512(r->state), _mm512_loadu_si512(r->state + 16)};
     __m512i before[2] = {_mm512_loadu_si512(r->before), _mm512_loadu_si512(r->before + 16)};
@@ -39,24 +62,24 @@ TARGET INLINE size_t decode_512(tsr_reader *r, const uint8_t *tables, void *out,
         __m512i next[2];
         /* All look-ups first: the vectors depend on each other through the words alone. */
         UNROLL for (size_t k = 0; k < vectors; k++) {
-            __m512i index = _mm512_and_si512(x[k], mask), high = _mm512_srl_epi32(x[k], precision);
+            __m512i index = _mm512_and_si512(x[k], mask), high = _mm512_srli_epi32(x[k], precision);
             if (tables) {
                 __m512i table = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(tables + i + 16 * k)));
-                index = _mm512_or_si512(index, _mm512_sll_epi32(table, precision));
+                index = _mm512_or_si512(index, _mm512_slli_epi32(table, precision));
             }
             if (contexts) {
                 __m512i table = _mm512_min_epu32(_mm512_abs_epi32(before[k]), last);
-                index = _mm512_or_si512(index, _mm512_sll_epi32(table, precision));
+                index = _mm512_or_si512(index, _mm512_slli_epi32(table, precision));
             }
             __m512i value;
-            if (packed) {
-                __m512i slot = _mm512_i32gather_epi32(index, slots, 4);
-                value = _mm512_add_epi32(base, _mm512_srl_epi32(slot, twice));
+            if (kind != WIDE) {
+                __m512i slot = packed_slots(r->slots, index);
+                value = _mm512_add_epi32(base, _mm512_srli_epi32(slot, 2 * precision));
                 __m512i plain = _mm512_add_epi32(high, _mm512_and_si512(slot, mask));
-                next[k] = _mm512_mullo_epi32(_mm512_and_si512(_mm512_srl_epi32(slot, precision), mask), high);
+                next[k] = _mm512_mullo_epi32(_mm512_and_si512(_mm512_srli_epi32(slot, precision), mask), high);
                 next[k] = _mm512_add_epi32(next[k], plain);
             } else {
-                __m512i pair = _mm512_i32gather_epi32(index, slots, sizeof(tsr_slot)); /* frequency, bias */
+                __m512i pair = _mm512_i32gather_epi32(index, r->slots, sizeof(tsr_slot)); /* frequency, bias */
                 value = _mm512_i32gather_epi32(index, values, sizeof(tsr_slot));
                 next[k] = _mm512_mullo_epi32(_mm512_and_si512(pair, low16), high);
                 next[k] = _mm512_add_epi32(next[k], _mm512_srli_epi32(pair, 16));
@@ -110,19 +133,18 @@ TARGET void tsr_restore_avx512(const int32_t *coded, int32_t *out) {
         for (size_t lane = 0; lane < 32; lane += 16) transpose_16(coded + 32 * step + lane, out + run * lane + step, run);
 }
 
-TARGET INLINE size_t decode_32(tsr_reader *r, const uint8_t *tables, void *out, size_t n, const int bytes) {
-    if (tables) return r->packed ? decode_512(r, tables, out, n, 2, 1, bytes, 0) : decode_512(r, tables, out, n, 2, 0, bytes, 0);
-    return r->packed ? decode_512(r, NULL, out, n, 2, 1, bytes, 0) : decode_512(r, NULL, out, n, 2, 0, bytes, 0);
-}
+#define BY_KIND(tables, vectors, bytes, contexts)                                                                     \
+    (!r->packed           ? decode_512(r, tables, out, n, vectors, WIDE, bytes, contexts)                            \
+     : r->precision == 12 ? decode_512(r, tables, out, n, vectors, PACKED_12, bytes, contexts)                       \
+                          : decode_512(r, tables, out, n, vectors, PACKED, bytes, contexts))
 
 TARGET size_t tsr_decode_avx512(tsr_reader *r, const uint8_t *tables, void *out, size_t n, int bytes) {
-    if (r->contexts > 0) {
-        if (r->lanes == 32) return r->packed ? decode_512(r, NULL, out, n, 2, 1, 0, 1) : decode_512(r, NULL, out, n, 2, 0, 0, 1);
-        return r->packed ? decode_512(r, NULL, out, n, 1, 1, 0, 1) : decode_512(r, NULL, out, n, 1, 0, 0, 1);
-    }
-    if (r->lanes == 32) return bytes ? decode_32(r, tables, out, n, 1) : decode_32(r, tables, out, n, 0);
-    return r->packed ? decode_512(r, tables, out, n, 1, 1, bytes, 0) : decode_512(r, tables, out, n, 1, 0, bytes, 0);
+    if (r->contexts > 0) return r->lanes == 32 ? BY_KIND(NULL, 2, 0, 1) : BY_KIND(NULL, 1, 0, 1);
+    if (r->lanes != 32) return BY_KIND(tables, 1, bytes, 0);
+    if (tables) return bytes ? BY_KIND(tables, 2, 1, 0) : BY_KIND(tables, 2, 0, 0);
+    return bytes ? BY_KIND(NULL, 2, 1, 0) : BY_KIND(NULL, 2, 0, 0);
 }
+#undef BY_KIND
 #undef TARGET
 
 /* -- AVX2: 8 lanes a vector ---------------------------------------------------------------------------------------- */
