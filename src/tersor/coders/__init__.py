@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tersor import _core
-from tersor.coders import adaptive, rans, rans1, rans2d, zstd
+from tersor.coders import adaptive, rans, rans1, rans2d, runs, zstd
 from tersor.coders.pieces import Pieces
 from tersor.format.layout import LEAF, checksum
 from tersor.format.limits import Limits
 from tersor.format.manifest import INTEGER_TYPES, PRELUDES, Stream
 
 Integers = npt.NDArray[np.int32]
+Plan = rans.Plan | rans1.Plan1 | rans2d.Plan2D | runs.PlanRuns | adaptive.Plan
 
 NUMPY = {"u8": "u1", "i8": "i1", "i16": "<i2", "i32": "<i4"}
 ZSTD_SAMPLE = 2**14
@@ -24,6 +25,8 @@ LEAST_FOR_CLASSES = 256
 """Bytes below which several tables cannot pay."""
 CLASS_SAVING = 0.002
 """Share of a stream that several tables must save: decoding takes somewhat longer with them."""
+RUNS_LONGER = 1e-3
+"""Share by which a stream may become longer with coder `runs`, which decodes sparse ones many times faster."""
 CORE_TYPES = {"u8": 0, "i8": 1, "i16": 2, "i32": 3}
 
 
@@ -92,7 +95,7 @@ def encode(symbols: Symbols, kind: str, histograms: list[rans.Histogram] | None 
     if symbols.count == 0:
         return EncodedStream(Stream("raw", kind, 0, symbols.chunk, (), ()), ())
     histograms = histograms or _histograms(symbols)
-    plan = rans.plan(histograms, verbatim=kind == "u8", fast=symbols.fast)
+    coder, plan = one_table(symbols, kind, histograms)
     limit = min(plan.nbytes, symbols.count * INTEGER_TYPES[kind])
     if symbols.slow:
         mixed = adaptive.plan(*symbols.layout, symbols.row_length, symbols.kernel)
@@ -103,11 +106,11 @@ def encode(symbols: Symbols, kind: str, histograms: list[rans.Histogram] | None 
         encoded = _encoded("zstd", symbols, kind, (zstd.pack(_plain(v, kind)) for v in symbols))
         if encoded.stream.nbytes < limit:
             return encoded
-    coder, tabled = _several_tables(symbols, kind, histograms, plan.nbytes)
+    other, tabled = _several_tables(symbols, kind, histograms, plan.nbytes)
     if tabled is not None and tabled.nbytes < limit:
-        return _encoded(coder, symbols, kind, _coded(tabled, symbols))
+        return _encoded(other, symbols, kind, _coded(tabled, symbols))
     if plan.nbytes == limit:
-        encoded = _encoded("rans", symbols, kind, _coded(plan, symbols))
+        encoded = _encoded(coder, symbols, kind, _coded(plan, symbols))
         if encoded.stream.nbytes < symbols.count * INTEGER_TYPES[kind]:  # the plan guesses at patches
             return encoded
     return _encoded("raw", symbols, kind, (_plain(v, kind) for v in symbols))
@@ -119,13 +122,22 @@ def coded_bytes(symbols: Symbols, kind: str = "i32") -> int:
     if symbols.count == 0:
         return 0
     histograms = _histograms(symbols)
-    alone = rans.plan(histograms, verbatim=kind == "u8", fast=symbols.fast).nbytes
+    alone = one_table(symbols, kind, histograms)[1].nbytes
     _, several = _several_tables(symbols, kind, histograms, alone)
     return min(alone, symbols.count * INTEGER_TYPES[kind], several.nbytes if several is not None else alone)
 
 
 def _histograms(symbols: Symbols) -> list[rans.Histogram]:
     return [rans.Histogram.of(values) for values in symbols]
+
+
+def one_table(symbols: Symbols, kind: str, histograms: list[rans.Histogram]) -> tuple[str, rans.Plan | runs.PlanRuns]:
+    """Coder `rans`, or `runs` where that decodes much faster and is not noticeably longer."""
+    plan = rans.plan(histograms, verbatim=kind == "u8", fast=symbols.fast)
+    sparse = runs.plan(*symbols.layout, rans.merge(histograms))
+    if sparse is not None and sparse.nbytes <= plan.nbytes * (1 + RUNS_LONGER):
+        return "runs", sparse
+    return "rans", plan
 
 
 def _several_tables(
@@ -143,7 +155,7 @@ def _several_tables(
     return min(paying, key=lambda pair: pair[1].nbytes, default=("rans", None))
 
 
-def _coded(plan: rans.Plan | rans1.Plan1 | rans2d.Plan2D | adaptive.Plan, symbols: Symbols) -> Iterator[bytes]:
+def _coded(plan: Plan, symbols: Symbols) -> Iterator[bytes]:
     yield plan.prelude
     for k, values in enumerate(symbols):
         yield plan.piece(k, values)

@@ -2,37 +2,10 @@
 #include "bind.h"
 
 #include "adaptive.h"
+#include "runs.h"
 
 namespace {
 
-// What a prelude belongs to.
-enum { RANS, RANS1, RANS2D, ADAPTIVE };
-
-// The first piece of a stream, parsed: lanes, tables and, with rans2d, the classes of rows and columns. Read-only, so that threads share it.
-struct Prelude {
-    std::vector<uint8_t> data, row_class, column_class;
-    std::vector<uint64_t> slots;
-    tsr_prelude state{};
-    size_t adaptive = 0; // bytes that a chunk of an adaptive stream needs to be decoded
-
-    // `count`: symbols of a rans2d stream.
-    Prelude(Input input, int coder, uint64_t count) : data(input.data(), input.data() + input.size()) {
-        nb::gil_scoped_release release;
-        switch (coder) {
-            case RANS: check(tsr_prelude_open(&state, data.data(), data.size())); return;
-            case RANS1: check(tsr_prelude_open_1(&state, data.data(), data.size())); break;
-            case RANS2D: check(tsr_prelude_open_2d(&state, data.data(), data.size(), count)); break;
-            case ADAPTIVE: check(tsr_adaptive_prelude(data.data(), data.size(), &adaptive)); return;
-            default: throw StreamError("argument");
-        }
-        row_class.resize(state.rows);
-        column_class.resize(state.columns);
-        slots.resize((tsr_prelude_slot_bytes(&state) + 7) / 8);
-        std::unique_ptr<tsr_slot[]> scratch(new tsr_slot[size_t(1) << TSR_MAX_PRECISION]);
-        check(tsr_prelude_fill(&state, row_class.data(), column_class.data(), slots.data(), scratch.get()));
-    }
-    Prelude(const Prelude &) = delete;
-};
 using PreludePointer = const Prelude *;
 
 // One chunk of an integer stream and the room its slots need.
@@ -40,6 +13,7 @@ struct Reader {
     tsr_reader state;
     std::unique_ptr<tsr_slot[]> slots;
     std::unique_ptr<uint64_t[]> memory;
+    std::unique_ptr<tsr_runs> runs;
 
     void open(PreludePointer prelude, int type, const Input &data, uint64_t first, uint64_t count) {
         if (type < TSR_U8 || type > TSR_I32) throw StreamError("argument");
@@ -56,6 +30,12 @@ struct Reader {
             return;
         }
         if (prelude->slots.empty()) slots.reset(new tsr_slot[size_t(1) << TSR_MAX_PRECISION]);
+        if (prelude->state.run_bits > 0) {
+            runs.reset(new tsr_runs);
+            check(tsr_runs_open(&state, runs.get(), slots.get(), &prelude->state, static_cast<tsr_type>(type), data.data(),
+                                data.size(), count));
+            return;
+        }
         check(tsr_reader_open(&state, slots.get(), &prelude->state, static_cast<tsr_type>(type), data.data(), data.size(),
                               first, count));
     }
@@ -75,7 +55,8 @@ nb::ndarray<nb::numpy, int32_t, nb::ndim<1>> decode_integers(PreludePointer prel
         nb::gil_scoped_release release;
         Reader reader;
         reader.open(prelude, type, data, first, count);
-        if (simd < reader.state.simd) reader.state.simd = static_cast<tsr_simd>(simd < 0 ? 0 : simd);
+        tsr_reader &coded = reader.runs ? reader.runs->tokens : reader.state;
+        if (simd < coded.simd) coded.simd = static_cast<tsr_simd>(simd < 0 ? 0 : simd);
         out.resize(count);
         for (uint64_t i = 0; i < count; i += TSR_BLOCK) {
             uint64_t n = count - i < TSR_BLOCK ? count - i : TSR_BLOCK;
@@ -394,6 +375,7 @@ NB_MODULE(_core, m) {
     m.def("split_planes", &split_planes, "data"_a, "stored"_a, "width"_a, "rotate"_a);
     m.def("quantize", &quantize, "weights"_a, "step"_a, "bits"_a, "levels"_a);
     bind_adaptive(m);
+    bind_runs(m);
     bind_feedback(m);
     bind_rate(m);
     bind_trellis(m);

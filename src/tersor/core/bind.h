@@ -1,4 +1,4 @@
-// What both files of bindings share: arrays as the core takes and gives them, and its errors as exceptions.
+// What the files of bindings share: arrays as the core takes and gives them, and its errors as exceptions.
 #ifndef TERSOR_BIND_H
 #define TERSOR_BIND_H
 
@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "adaptive.h"
 #include "tersor.h"
 
 namespace nb = nanobind;
@@ -47,6 +48,38 @@ inline nb::bytes to_bytes(const std::vector<uint8_t> &data) {
 template <typename T, typename D> using Array = nb::ndarray<T, D, nb::c_contig, nb::device::cpu>;
 using Classes = Array<const uint8_t, nb::ndim<1>>;
 using Matrix = Array<const float, nb::ndim<2>>;
+
+// What a prelude belongs to.
+enum { RANS, RANS1, RANS2D, ADAPTIVE, RUNS };
+
+// The first piece of a stream, parsed: lanes, tables and, with rans2d, the classes of rows and columns. Read-only, so that threads share it.
+struct Prelude {
+    std::vector<uint8_t> data, row_class, column_class;
+    std::vector<uint64_t> slots;
+    tsr_prelude state{};
+    size_t adaptive = 0; // bytes that a chunk of an adaptive stream needs to be decoded
+
+    // `count`: symbols of a rans2d stream.
+    Prelude(Input input, int coder, uint64_t count) : data(input.data(), input.data() + input.size()) {
+        nb::gil_scoped_release release;
+        switch (coder) {
+            case RANS: check(tsr_prelude_open(&state, data.data(), data.size())); return;
+            case RANS1: check(tsr_prelude_open_1(&state, data.data(), data.size())); break;
+            case RANS2D: check(tsr_prelude_open_2d(&state, data.data(), data.size(), count)); break;
+            case RUNS: check(tsr_prelude_open_runs(&state, data.data(), data.size())); return;
+            case ADAPTIVE: check(tsr_adaptive_prelude(data.data(), data.size(), &adaptive)); return;
+            default: throw StreamError("argument");
+        }
+        row_class.resize(state.rows);
+        column_class.resize(state.columns);
+        slots.resize((tsr_prelude_slot_bytes(&state) + 7) / 8);
+        std::unique_ptr<tsr_slot[]> scratch(new tsr_slot[size_t(1) << TSR_MAX_PRECISION]);
+        check(tsr_prelude_fill(&state, row_class.data(), column_class.data(), slots.data(), scratch.get()));
+    }
+    Prelude(const Prelude &) = delete;
+};
+// bind_runs.cpp
+void bind_runs(nb::module_ &m);
 
 // bind_methods.cpp
 void bind_feedback(nb::module_ &m);

@@ -1,6 +1,7 @@
 /* Encoding: entropy-constrained rounding, histograms, frequency tables, interleaved rANS, byte planes. */
 #include "bits.h"
 #include "rans.h"
+#include "runs.h"
 
 #include <math.h>
 #include <string.h>
@@ -34,11 +35,32 @@ TSR_VECTORISED void tsr_minmax(const int32_t *values, size_t n, int32_t *smalles
     *largest = high;
 }
 
+/* Whether few of the first values are not zero. */
+static int looks_sparse(const int32_t *values, size_t n) {
+    enum { SAMPLE = 4096, MOST = SAMPLE / 32 };
+    size_t levels = 0;
+    for (size_t i = 0; n >= SAMPLE && i < SAMPLE; i++) levels += values[i] != 0;
+    return n >= SAMPLE && levels <= MOST;
+}
+
+/* The same as tsr_histogram, into zeroed counts: zeros, one of the values counted, are met many at a time. */
+static uint64_t count_sparse(const int32_t *values, size_t n, int32_t lowest, uint32_t alphabet, uint64_t *counts) {
+    uint64_t outside = 0, zeros = n;
+    for (size_t i = tsr_next_level(values, 0, n); i < n; i = tsr_next_level(values, i + 1, n), zeros--) {
+        uint32_t symbol = (uint32_t)values[i] - (uint32_t)lowest;
+        if (symbol < alphabet) counts[symbol]++;
+        else outside++;
+    }
+    counts[0u - (uint32_t)lowest] += zeros;
+    return outside;
+}
+
 uint64_t tsr_histogram(const int32_t *values, size_t n, int32_t lowest, uint32_t alphabet, uint64_t *counts) {
     /* Interleaved sets of counters: neighbouring equal values would wait for each other's store. */
     enum { SETS = 8, NARROW = 1024, RUN = 1 << 30 };
     uint64_t outside = 0;
     memset(counts, 0, 2 * (size_t)alphabet * sizeof *counts);
+    if (0u - (uint32_t)lowest < alphabet && looks_sparse(values, n)) return count_sparse(values, n, lowest, alphabet, counts);
     if (alphabet <= NARROW) {
         uint32_t sets[SETS][NARROW + 1]; /* the last counts what lies outside */
         for (size_t start = 0; start < n; start += RUN) {

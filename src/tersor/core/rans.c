@@ -2,6 +2,7 @@
 #include "adaptive.h"
 #include "bits.h"
 #include "rans.h"
+#include "runs.h"
 #include "tersor.h"
 
 static const uint32_t WIDTH[] = {1, 1, 2, 4};
@@ -303,9 +304,10 @@ static tsr_error decode_coded(tsr_reader *r, void *out, size_t n, int bytes) {
 
 tsr_error tsr_reader_next(tsr_reader *r, int32_t *out, size_t n) {
     if (n > r->count - r->position || n > TSR_BLOCK) return TSR_ARGUMENT;
-    if (r->adaptive == NULL && r->lanes > 0) return decode_coded(r, out, n, 0);
+    if (r->lanes > 0) return decode_coded(r, out, n, 0);
     tsr_error error = TSR_OK;
     if (r->adaptive != NULL) error = tsr_adaptive_next(r->adaptive, out, n);
+    else if (r->runs != NULL) error = tsr_runs_next(r->runs, r->position, out, n, 0);
     else read_plain(r, out, n);
     r->position += n;
     return error;
@@ -318,6 +320,11 @@ TSR_VECTORISED static void narrow(const int32_t *values, size_t n, uint8_t *out)
 tsr_error tsr_reader_bytes(tsr_reader *r, uint8_t *out, size_t n) {
     int32_t block[TSR_BLOCK];
     if (n > r->count - r->position || (r->type != TSR_U8 && r->type != TSR_I8)) return TSR_ARGUMENT;
+    if (r->runs != NULL) {
+        tsr_error error = tsr_runs_next(r->runs, r->position, out, n, 1);
+        r->position += n;
+        return error;
+    }
     if (r->adaptive == NULL && r->lanes == 0) { /* verbatim */
         memcpy(out, r->data, n);
         r->data += n;
@@ -338,6 +345,7 @@ tsr_error tsr_reader_bytes(tsr_reader *r, uint8_t *out, size_t n) {
 tsr_error tsr_reader_close(const tsr_reader *r) {
     if (r->position != r->count) return TSR_ARGUMENT;
     if (r->adaptive != NULL) return tsr_adaptive_close(r->adaptive);
+    if (r->runs != NULL) return tsr_runs_close(r->runs);
     if (r->data != r->end || r->patch != r->patch_end || r->patches != 0) return TSR_TRAILING;
     for (uint32_t lane = 0; lane < r->lanes; lane++) {
         if (r->state[lane] != 0x10000) return TSR_TRAILING;

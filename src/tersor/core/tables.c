@@ -1,4 +1,4 @@
-/* Frequency tables and preludes: what is read before the first symbol (spec/FORMAT.md, sections 6.1, 6.2, 6.4 and 6.6). */
+/* Frequency tables and preludes: what is read before the first symbol (spec/FORMAT.md, sections 6.1, 6.2, 6.4, 6.6 and 6.7). */
 #include "bits.h"
 #include "tersor.h"
 
@@ -165,6 +165,14 @@ tsr_error tsr_prelude_open_1(tsr_prelude *p, const uint8_t *data, size_t size) {
     p->contexts = p->tables;
     error = read_tables(p);
     return error == TSR_OK && p->precision > TSR_MAX_PRECISION_2D ? TSR_TABLE : error;
+}
+
+tsr_error tsr_prelude_open_runs(tsr_prelude *p, const uint8_t *data, size_t size) {
+    tsr_error error = read_head(p, data, size, TSR_MAX_RUN_BITS);
+    if (error != TSR_OK) return error;
+    p->run_bits = p->tables; /* in its place: there is one table */
+    p->tables = 1;
+    return read_tables(p);
 }
 
 tsr_error tsr_prelude_open_2d(tsr_prelude *p, const uint8_t *data, size_t size, uint64_t count) {

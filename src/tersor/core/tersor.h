@@ -35,6 +35,7 @@ enum {
     TSR_MAX_CLASSES = 64, /* tables of a `rans1` or `rans2d` stream */
     TSR_MAX_PRECISION_2D = 13,
     TSR_MAX_SIDE = 1 << 24, /* rows, and columns, of a `rans2d` stream */
+    TSR_MAX_RUN_BITS = 15,
     TSR_MAX_TRELLIS = (1 << 30) - 1 /* largest level of a trellis: twice as much still fits */
 };
 
@@ -86,6 +87,7 @@ typedef struct {
     uint32_t lanes, tables;
     size_t at[TSR_MAX_TABLES]; /* first bit of every table; with `rans2d`, two tables of classes follow */
     uint32_t contexts;         /* `rans1` (section 6.6): tables, by the level before; 0 with the others */
+    uint32_t run_bits;         /* `runs` (section 6.7); 0 with the others */
     uint64_t columns, rows;    /* `rans2d` (section 6.4); columns is 0 with the others */
     /* Both: */
     uint32_t precision;        /* of all tables */
@@ -102,6 +104,9 @@ tsr_error tsr_prelude_open(tsr_prelude *prelude, const uint8_t *data, size_t siz
 
 /* The same for a `rans1` stream; tsr_prelude_fill must follow. */
 tsr_error tsr_prelude_open_1(tsr_prelude *prelude, const uint8_t *data, size_t size);
+
+/* The same for a `runs` stream. */
+tsr_error tsr_prelude_open_runs(tsr_prelude *prelude, const uint8_t *data, size_t size);
 
 /* The same for a `rans2d` stream of `count` symbols; tsr_prelude_fill must follow. */
 tsr_error tsr_prelude_open_2d(tsr_prelude *prelude, const uint8_t *data, size_t size, uint64_t count);
@@ -143,6 +148,7 @@ typedef struct {
     const tsr_prelude *prelude;       /* `rans2d`: the table changes with row and column; else NULL */
     uint64_t first;                   /* number of the first symbol in the stream, with `rans2d` */
     struct tsr_adaptive *adaptive;    /* `adaptive`: decodes by itself; else NULL */
+    struct tsr_runs *runs;            /* `runs`: has a reader of its own; else NULL */
 } tsr_reader;
 
 /* Opens a `rans`, `rans1` or `rans2d` chunk whose first symbol is number `first` of the stream. `slots` must hold 2^TSR_MAX_PRECISION entries;

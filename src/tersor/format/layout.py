@@ -11,7 +11,7 @@ from tersor import _core
 from tersor.errors import FormatError, UnsupportedError
 
 MAGIC = b"\x89TSR\r\n\x1a\n"
-VERSION = (1, 2)
+VERSION = (1, 3)
 _HEADER = struct.Struct("<8sHHIQQQQ")
 HEADER_SIZE = _HEADER.size + 8
 

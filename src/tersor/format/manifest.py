@@ -17,8 +17,8 @@ from tersor.format.limits import Limits
 FEATURES = frozenset[str]()
 """Features a file may require beyond the ops and coders it names. None exist in version 1.0."""
 OPS = ("raw", "uniform", "uniform2d", "companded", "trellis")
-CODERS = ("adaptive", "rans", "rans1", "rans2d", "raw", "zstd")
-PRELUDES = ("rans", "rans1", "rans2d", "adaptive")
+CODERS = ("adaptive", "rans", "rans1", "rans2d", "raw", "runs", "zstd")
+PRELUDES = ("rans", "rans1", "rans2d", "adaptive", "runs")
 """Coders whose streams begin with a piece for all chunks, by the native core's numbers."""
 INTEGER_TYPES = {"u8": 1, "i8": 1, "i16": 2, "i32": 4}
 MAX_RANK = 32
