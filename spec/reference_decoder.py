@@ -1,5 +1,5 @@
 # fmt: off
-"""The reference decoder of the tersor file format 1.2: slow, small, and written from FORMAT.md alone.
+"""The reference decoder of the tersor file format 1.3: slow, small, and written from FORMAT.md alone.
 
 Comments cite its sections. `python reference_decoder.py FILE` lists the tensors and ends with "ok" or an error code.
 (At most 500 lines, so not formatted. Needs a zstd module for zstd streams.)
@@ -207,11 +207,12 @@ def decode_zstd(piece: bytes, size: int) -> bytes:
     need(frame.eof and not frame.unused_data and len(data) == size, "zstd", "not one frame of the right size")
     return data
 
-# ---- 6.1, 6.4 and 6.6 Prelude ----
+# ---- 6.1, 6.4, 6.6 and 6.7 Prelude ----
 Table = tuple[int, int, list[int]]  # precision, lowest value, frequencies
 
 class Prelude(NamedTuple):  # with coder rans2d, also the classes of all rows and columns; previous: with coder rans1
     lanes: int; tables: list[Table]; rows: Sequence[int] = (); columns: Sequence[int] = (); previous: bool = False
+    run_bits: int = 0  # with coder runs
 def read_prelude(piece: bytes, count: int = 0) -> Prelude:  # of coder rans2d (6.4) where there is a count of symbols
     with becomes("stream_table", DecodeError):
         need(len(piece) >= 2 and piece[0] <= 5, "stream_table", "the number of lanes")
@@ -240,8 +241,12 @@ def rans1_prelude(piece: bytes, _: int) -> Prelude:
     precisions = {table[0] for table in prelude.tables}
     need(len(prelude.tables) <= 64 and precisions == {min(*precisions, 13)}, "stream_table", "tables of rans1")
     return prelude._replace(previous=True)
+def runs_prelude(piece: bytes, _: int) -> Prelude:
+    need(len(piece) > 1 and 1 <= piece[1] <= 15, "stream_table", "the bits of low parts")
+    return read_prelude(piece[:1] + b"\1" + piece[2:])._replace(run_bits=piece[1])
 def adaptive_prelude(piece: bytes, _: int) -> list[int]: return read_layout(piece)
-PRELUDES = {"rans": rans_prelude, "rans1": rans1_prelude, "rans2d": read_prelude, "adaptive": adaptive_prelude}
+PRELUDES = {"rans": rans_prelude, "rans1": rans1_prelude, "rans2d": read_prelude, "runs": runs_prelude,
+            "adaptive": adaptive_prelude}
 
 # ---- 6.2 Tables ----
 def take(bits: Iterator[int], count: int) -> int:  # a number, least significant bit first
@@ -278,7 +283,7 @@ def read_table(bits: Iterator[int]) -> Table:
     need(frequencies[mode] > 0, "stream_table", "the sum of the frequencies")
     return precision, lowest, frequencies
 
-# ---- 6.3, 6.4 and 6.6 Chunks ----
+# ---- 6.3, 6.4, 6.6 and 6.7 Chunks ----
 def read_varint(piece: bytes, at: int) -> tuple[int, int]:  # and the offset behind it
     value = 0
     for i, byte in enumerate(piece[at : at + 10]):  # 2^64 has ten digits in base 128
@@ -287,7 +292,26 @@ def read_varint(piece: bytes, at: int) -> tuple[int, int]:  # and the offset beh
             need(value <= M64 and (byte > 0 or i == 0), "stream_patch", "a varint is not proper")
             return value, at + i + 1
     raise DecodeError("stream_patch", "a varint is cut off, or too long")
+def decode_runs(piece: bytes, count: int, prelude: Prelude) -> list[int]:
+    with becomes("stream_truncated", DecodeError):
+        levels, at = read_varint(piece, 0)
+    k, end = prelude.run_bits, at + (levels * prelude.run_bits + 7) // 8
+    need(levels <= count, "stream_range", "more levels than symbols")
+    need(end + 5 <= len(piece), "stream_truncated", "low parts are cut off")
+    string = number(piece, at, end - at)
+    lows = [string >> i * k & (1 << k) - 1 for i in range(levels)]
+    need(string >> levels * k == 0, "stream_trailing", "padding of the low parts")
+    need(levels + sum(lows) <= count, "stream_range", "runs are longer than the chunk")
+    tokens = [0] * (levels + (count - levels - sum(lows) >> k))
+    tokens = decode_symbols(piece[end:], tokens, prelude.lanes, prelude.tables)
+    need(len(tokens) - tokens.count(0) == levels, "stream_trailing", "not as many levels as stated")
+    values, rest = list[int](), iter(lows)
+    for token in tokens:
+        values += [0] * next(rest) + [token] if token else [0] * (1 << k)
+    return values + [0] * (count - len(values))
 def decode_rans(piece: bytes, count: int, code: str, prelude: Prelude, first: int) -> list[int]:
+    if prelude.run_bits:
+        return decode_runs(piece, count, prelude)
     need(len(piece) > 0, "stream_truncated", "an empty chunk")
     if piece[0] == 255:
         return decode_raw(piece[1:], count, code)

@@ -10,6 +10,7 @@ import golden_adaptive
 import handmade as hm
 import handmade1 as h1
 import handmade2d as h2
+import handmade_runs as hr
 import numpy as np
 
 Items = Iterator[tuple[str, Callable[[], list[hm.Item]]]]
@@ -35,6 +36,12 @@ def by_class(values: hm.Values, kind: str = "u8", chunk: int = hm.LEAF) -> hm.St
     return h2.Classed(tables, rows, [0] * columns, lanes=4).stream(values, kind, chunk)
 
 
+def by_runs(values: hm.Values, kind: str = "u8", chunk: int = hm.LEAF) -> hm.Stream:
+    """Coder `runs`: a table that has zero, too."""
+    reach = np.concatenate([values.reshape(-1), [0]])
+    return hr.Runs(hm.Table.of(reach, 12), bits=2, lanes=4).stream(values, kind, chunk)
+
+
 def mixed(values: hm.Values, kind: str = "u8", chunk: int = hm.LEAF) -> hm.Stream:
     """Coder `adaptive`."""
     return golden_adaptive.stream(values, kind, chunk, columns=7, period=3)
@@ -42,7 +49,7 @@ def mixed(values: hm.Values, kind: str = "u8", chunk: int = hm.LEAF) -> hm.Strea
 
 CODERS: dict[str, hm.Coder] = {
     "raw": hm.raw_stream, "zstd": hm.zstd_stream, "rans": partial(hm.rans_stream, lanes=2), "rans1": by_level,
-    "rans2d": by_class, "adaptive": mixed,
+    "rans2d": by_class, "adaptive": mixed, "runs": by_runs,
 }  # fmt: skip
 """All streams of a tensor by one of them, those of its low parts, rows and columns too."""
 

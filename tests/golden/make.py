@@ -25,6 +25,7 @@ import golden1  # noqa: E402
 import golden2d  # noqa: E402
 import golden_adaptive  # noqa: E402
 import golden_corners  # noqa: E402
+import golden_runs  # noqa: E402
 import handmade as hm  # noqa: E402
 import handmade2d as h2  # noqa: E402
 
@@ -470,7 +471,7 @@ def container_files() -> Made:
 
 
 def newer_files() -> Made:
-    """What formats 1.1 and 1.2 added."""
+    """What formats 1.1 to 1.3 added."""
     groups = {
         golden2d.coder_items: 1,
         golden2d.op_items: 1,
@@ -478,6 +479,8 @@ def newer_files() -> Made:
         partial(golden_corners.items, "raw", "zstd", "rans", "rans2d", "adaptive"): 1,
         golden1.items: 2,
         partial(golden_corners.items, "rans1"): 2,
+        golden_runs.items: 3,
+        partial(golden_corners.items, "runs"): 3,
     }
     for group, minor in groups.items():
         for name, items in group():

@@ -133,6 +133,7 @@ def bits_of_tables(number: str) -> str:
         ("10.3", ("first piece: the prelude",), 2),
         ("10.4", ("five tables", "the same, to the last"), 0),
         ("10.6", ("first piece, the prelude: 2^1 lanes, 2 tables",), 2),
+        ("10.7", ("first piece, the prelude: 2^0 lanes, low parts of 2 bits, a table",), 2),
     ],
 )
 def test_bits_of_the_tables(number: str, names: tuple[str, ...], start: int) -> None:
@@ -221,3 +222,32 @@ def test_states_with_tables_by_the_level_before() -> None:
     assert [found[place] / 2 for place in range(6)] == list(
         struct.unpack("<6f", reference.decode(file_of("10.6"))["w"][2])
     )
+
+
+def test_tokens_of_runs() -> None:
+    """The table of section 10.7, with the formulas of sections 6.3 and 6.7."""
+    fields = {text: data for data, text in rows("10.7")}
+    prelude = fields["first piece, the prelude: 2^0 lanes, low parts of 2 bits, a table"]
+    ((precision, lowest, frequencies),) = reference.PRELUDES["runs"](prelude, 24).tables
+    state, low = struct.unpack("<I", fields["the state"])[0], fields["their low parts"][0]
+    levels = dict[int, int]()
+    place = 0
+    steps = re.findall(
+        r"^\| (\d) \| `(\w{8})` \| (\d+) \| (\d) \| (-?\d) \| `(\w{8})` \| (\d) zeros?( and the level)? \| (\d+) \|$",
+        PARTS["10.7"], re.MULTILINE,
+    )  # fmt: skip
+    assert len(steps) == 3 + (24 - 3 - 3) // 4
+    for index, (i, before, slot, symbol, token, after, zeros, level, so_far) in enumerate(steps):
+        k, offset = int(symbol), int(slot) - sum(frequencies[: int(symbol)])
+        assert (int(i), int(before, 16), int(slot)) == (index, state, state % (1 << precision))
+        assert 0 <= offset < frequencies[k] and int(token) == lowest + k
+        state = frequencies[k] * (state >> precision) + offset
+        assert int(after, 16) == state >= 1 << 16
+        assert bool(level) == (token != "0") and int(zeros) == (low % 4 if level else 4)
+        place += int(zeros)
+        if level:
+            levels[place], low, place = int(token), low >> 2, place + 1
+        assert place == int(so_far)
+    assert state == 1 << 16 and low == 0 and place <= 24
+    found = struct.unpack("<24f", reference.decode(file_of("10.7"))["w"][2])
+    assert {p: 2 * x for p, x in enumerate(found) if x} == levels

@@ -116,7 +116,7 @@ def test_every_corner_of_the_format_is_there() -> None:
                 seen["last row is short", stream.length % len(columns) > 0] += 1
                 seen["classes", min(max(rows), 1), min(max(columns), 1)] += 1
     wanted: list[Any] = [("raw", dtype, planes) for dtype, width in WORDS.items() for planes in range(width + 1)]
-    coders, floats = ("raw", "zstd", "rans", "rans1", "rans2d", "adaptive"), ("F32", "F16", "BF16", "F64")
+    coders, floats = ("raw", "zstd", "rans", "rans1", "rans2d", "adaptive", "runs"), ("F32", "F16", "BF16", "F64")
     wanted += [("raw", coder, dtype) for coder in coders for dtype in WORDS]
     wanted += [("uniform", dtype, None) for dtype in floats]
     wanted += [("coding", lanes, precision) for lanes in (1, 2, 4, 8, 16, 32) for precision in range(8, 16)]

@@ -25,6 +25,7 @@ import handmade as hm  # noqa: E402
 import malformed1  # noqa: E402
 import malformed2d  # noqa: E402
 import malformed_adaptive  # noqa: E402
+import malformed_runs  # noqa: E402
 
 FILES = HERE / "files"
 EXPECTED = HERE / "expected.json"
@@ -518,6 +519,7 @@ def all_files() -> Made:
         malformed2d.all_files,
         malformed_adaptive.all_files,
         malformed1.all_files,
+        malformed_runs.all_files,
     ):
         yield from group()
 

@@ -27,7 +27,7 @@ def test_header_as_specified() -> None:
     packed = HEADER.pack()
     assert len(packed) == HEADER_SIZE == 56
     assert packed[:8] == bytes.fromhex("89545352 0d0a1a0a")
-    assert struct.unpack("<HHIQQQQ", packed[8:48]) == (1, 2, 0, 1000, 100, 300, 0x0123456789ABCDEF)
+    assert struct.unpack("<HHIQQQQ", packed[8:48]) == (1, 3, 0, 1000, 100, 300, 0x0123456789ABCDEF)
     assert packed[48:] == struct.pack("<Q", _core.hash(packed[:48]))
     assert Header.unpack(packed, 1000) == HEADER
 
