@@ -1,6 +1,7 @@
 /* Decodes the battery of fuzz/portable.py, the tensors of the golden files, and compares their digests: `portable BATTERY`. */
 #include "adaptive.h"
 #include "common.h"
+#include "runs.h"
 
 static uint8_t *at, *end;
 
@@ -39,9 +40,10 @@ typedef struct {
     uint8_t *row_class, *column_class;
     void *slots;
     tsr_slot *own;
+    tsr_runs *runs;
 } opened;
 
-/* One chunk: coder (0 plain, 1 rans, 2 rans2d, 3 adaptive, 4 rans1), type, first, count, total, prelude, data. */
+/* One chunk: coder (0 plain, 1 rans, 2 rans2d, 3 adaptive, 4 rans1, 5 runs), type, first, count, total, prelude, data. */
 static void open_chunk(tsr_reader *reader, opened *o) {
     uint64_t coder = number(), type = number(), first = number(), count = number(), total = number();
     size_t prelude_size, size;
@@ -59,6 +61,12 @@ static void open_chunk(tsr_reader *reader, opened *o) {
         o->slots = room(needed);
         REQUIRE(tsr_adaptive_open(&chunk, o->slots, needed, (tsr_type)type, prelude, prelude_size, first, data, size, count) == TSR_OK);
         tsr_reader_open_adaptive(reader, chunk, (tsr_type)type, count);
+        return;
+    }
+    if (coder == 5) {
+        o->runs = room(sizeof *o->runs);
+        REQUIRE(tsr_prelude_open_runs(&o->prelude, prelude, prelude_size) == TSR_OK);
+        REQUIRE(tsr_runs_open(reader, o->runs, o->own, &o->prelude, (tsr_type)type, data, size, count) == TSR_OK);
         return;
     }
     if (coder == 1) {
@@ -79,6 +87,7 @@ static void drop(opened *o) {
     free(o->column_class);
     free(o->slots);
     free(o->own);
+    free(o->runs);
 }
 
 /* A tensor: its digest, its words and the width of one, its op (0 raw, 1 with steps), how it is cut, its chunks. */

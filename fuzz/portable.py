@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-CODERS = {"raw": 0, "zstd": 0, "rans": 1, "rans2d": 2, "adaptive": 3, "rans1": 4}
+CODERS = {"raw": 0, "zstd": 0, "rans": 1, "rans2d": 2, "adaptive": 3, "rans1": 4, "runs": 5}
 TYPES = ("u8", "i8", "i16", "i32")
 FLOATS = ("F32", "F16", "BF16", "F64")
 

@@ -28,11 +28,11 @@ def write_seeds(target: str, folder: Path) -> None:
 def _special(target: str) -> Iterator[bytes]:
     match target:
         case "table":
-            for _, prelude, _ in _chunks():
+            for _, prelude, _ in _chunks(*CHOICES):
                 yield b"\0" + prelude
                 yield b"\0" + prelude[2:]
         case "rans" | "paths":
-            for stream, prelude, chunk in _chunks():
+            for stream, prelude, chunk in _chunks(*CHOICES):
                 count = min(stream[2], stream[3])
                 if count >= 8192 or len(prelude) > 255 or len(prelude) + len(chunk) > 480:
                     continue
@@ -46,6 +46,17 @@ def _special(target: str) -> Iterator[bytes]:
                     + prelude
                     + chunk
                 )
+        case "runs":
+            for stream, prelude, chunk in _chunks("runs"):
+                count = min(stream[2], stream[3])
+                if count < 101:
+                    yield (
+                        bytes([TYPES.index(stream[1])])
+                        + count.to_bytes(2, "little")
+                        + bytes([len(prelude)])
+                        + prelude
+                        + chunk
+                    )
         case "uniform":
             for shape in range(16):  # nothing by row, no low bits; a plain stream
                 yield bytes([shape, 15, 0]) + LARGE + bytes([shape, 0, 0, 0, 0, 0, 0, 0, 128, 63, 2]) + bytes(range(64))
@@ -54,11 +65,11 @@ def _special(target: str) -> Iterator[bytes]:
                 yield bytes([shape, shape]) + LARGE + bytes([shape]) + b"\2\0" * 8 + bytes(range(64))
 
 
-def _chunks() -> Iterator[tuple[list, bytes, bytes]]:
-    """Every stream of the golden files that has a prelude, it, its prelude, and its first chunk."""
+def _chunks(*coders: str) -> Iterator[tuple[list, bytes, bytes]]:
+    """Every stream of the golden files by these coders, it, its prelude, and its first chunk."""
     for base in bases():
         pieces = iter(base.pieces)
         for stream in streams_of(base.root):
             own = [next(pieces) for _ in stream[4]]
-            if stream[0] in CHOICES and len(own) > 1:
+            if stream[0] in coders and len(own) > 1:
                 yield stream, own[0], own[1]

@@ -11,7 +11,7 @@ void __sanitizer_set_death_callback(void (*callback)(void));
 #endif
 
 #define TARGETS(X) X(table) X(rans) X(plain) X(uniform) X(planes) X(roundtrip) X(paths) X(helpers) X(hash) \
-    X(adaptive)
+    X(adaptive) X(runs)
 #define DECLARE(name) int fuzz_##name(const uint8_t *data, size_t size);
 #define ENTRY(name) {#name, fuzz_##name},
 TARGETS(DECLARE)
