@@ -33,7 +33,7 @@ from benchmarks import coding_streams as streams
 from benchmarks.coding_streams import Levels, Stream
 from benchmarks.common import PEERS, Table
 from tersor import _core
-from tersor.coders import CORE_TYPES, Symbols, adaptive, rans, rans1, rans2d
+from tersor.coders import CORE_TYPES, Plan, Symbols, adaptive, one_table, rans, rans1, rans2d
 from tersor.format.layout import chunk_counts
 from tersor.format.manifest import PRELUDES
 
@@ -131,22 +131,20 @@ def narrow(levels: Levels) -> npt.NDArray[Any]:
 
 
 def tersor_coders() -> Iterator[Coder]:
-    """Of this package: one table (`rans`); the smallest of `rans`, `rans1` and `rans2d`, as in files (`fast`);
-    `adaptive`."""
+    """Of this package: one table (`rans`, or `runs` where levels are sparse); the smallest of these, `rans1` and
+    `rans2d`, as in files (`fast`); `adaptive`."""
 
     def histograms(levels: Levels) -> list[rans.Histogram]:
         flat = levels.reshape(-1)
         return [rans.Histogram.of(flat[k : k + CHUNK]) for k in range(0, flat.size, CHUNK)]
 
-    def by_rans(levels: Levels, counts: list[rans.Histogram]) -> Coded:
-        flat, plan = levels.reshape(-1), rans.plan(counts)
-        pieces = [plan.piece(k, flat[k * CHUNK : (k + 1) * CHUNK]) for k in range(len(counts))]
-        return Coded(
-            len(plan.prelude) + sum(map(len, pieces)), (plan.prelude, pieces, levels.size, "rans"), _narrow(levels)
-        )
+    def coded(levels: Levels, coder: str, plan: Plan) -> Coded:
+        pieces = [plan.piece(k, part) for k, part in enumerate(Symbols.of(levels, CHUNK))]
+        data = plan.prelude, pieces, levels.size, coder
+        return Coded(len(plan.prelude) + sum(map(len, pieces)), data, _narrow(levels))
 
     def pack_rans(levels: Levels) -> Coded:
-        return by_rans(levels, histograms(levels))
+        return coded(levels, *one_table(Symbols.of(levels, CHUNK), "i32", histograms(levels)))
 
     def pack_fast(levels: Levels) -> Coded:
         flat, counts = levels.reshape(-1), histograms(levels)
@@ -156,7 +154,7 @@ def tersor_coders() -> Iterator[Coder]:
             return flat[k * CHUNK : (k + 1) * CHUNK]
 
         kernel, whole = math.prod(levels.shape[2:]) if levels.ndim > 2 else 0, rans.merge(counts)
-        alone = rans.plan(counts)
+        single, alone = one_table(Symbols.of(levels, CHUNK), "i32", counts)
         plans: dict[str, rans1.Plan1 | rans2d.Plan2D | None] = {}
         if row_length:
             plans["rans2d"] = rans2d.best_plan(part, flat.size, CHUNK, row_length, kernel, whole)
@@ -164,11 +162,8 @@ def tersor_coders() -> Iterator[Coder]:
         sizes = {name: plan.nbytes for name, plan in plans.items() if plan is not None}
         coder = min(sizes, key=lambda name: sizes[name], default="rans")
         plan = plans.get(coder)
-        if plan is None or plan.nbytes >= alone.nbytes:
-            return by_rans(levels, counts)
-        pieces = [plan.piece(k, part(k)) for k in range(len(counts))]
-        return Coded(
-            len(plan.prelude) + sum(map(len, pieces)), (plan.prelude, pieces, flat.size, coder), _narrow(levels)
+        return (
+            coded(levels, single, alone) if plan is None or plan.nbytes >= alone.nbytes else coded(levels, coder, plan)
         )
 
     def unpack_rans(coded: Coded) -> npt.NDArray[Any]:

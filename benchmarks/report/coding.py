@@ -126,8 +126,9 @@ SECTIONS = (
     Section(
         "Entropy coders",
         ("coding",),
-        "One core, coders taking turns; tables and classes counted. `tersor rans` has one table for a chunk, `tersor "
-        "fast` those that files have: by row and column, or by the level before (not in runs before 25 November).",
+        "One core, coders taking turns; tables and classes counted. `tersor rans` has one table for a chunk (with "
+        "coder `runs` where nearly all levels are zero), `tersor fast` those that files have: by row and column, or by "
+        "the level before (not in runs before 25 November).",
         render,
         goals,
     ),
