@@ -28,7 +28,7 @@ from tersor.methods import Calibrated, Method, Planned, Sample, keep
 from tersor.ops.uniform import FLOATS
 from tersor.parallel import for_each
 from tersor.report import Report
-from tersor.sources import ITEMSIZE, Source, Unit
+from tersor.sources import ITEMSIZE, Source, Unit, with_heads
 from tersor.sources.unit import listed
 
 SAMPLES = 2**22
@@ -78,7 +78,7 @@ class Job:
         self.nonfinite = nonfinite
         self.workers = workers
         self.progress = progress or (lambda *_: None)
-        self.units = list(source.units())
+        self.units = with_heads(source.units())
         self.own = [u for u in self.units if u.tied_to is None]
         self.numbers = {u.name: k for k, u in enumerate(self.units)}
         self.source_bytes = sum(u.nbytes for u in self.own)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tersor.sources import Unit, role
+from tersor.sources import Unit, role, with_heads
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,19 @@ from tersor.sources import Unit, role
 )
 def test_roles(name: str, dtype: str, shape: tuple[int, ...], expected: str) -> None:
     assert role(Unit(name, dtype, shape, lambda: np.empty(0, np.uint8))) == expected
+
+
+@pytest.mark.parametrize(
+    ("tensors", "expected"),
+    [
+        ([("model.embed_tokens.weight", 2048, None), ("model.layers.0.mlp.up_proj.weight", 512, None)], [True, False]),
+        ([("model.embed_tokens.weight", 2048, None), ("lm_head.weight", 2048, None)], [False, False]),
+        ([("shared.embed.weight", 9, None), ("out.weight", 9, "shared.embed.weight")], [True, False]),
+        ([("embeddings.word_embeddings.weight", 30522, None), ("pooler.dense.weight", 384, None)], [False, False]),
+        ([("transformer.wte.weight", 50257, None), ("transformer.wpe.weight", 1024, None)], [True, False]),
+    ],
+)
+def test_heads(tensors: list[tuple[str, int, str | None]], expected: list[bool]) -> None:
+    """Embeddings that another tensor is tied to, or that alone have a decoder's name and its many rows."""
+    units = (Unit(name, "F32", (rows, 64), lambda: np.zeros(0, np.uint8), tied) for name, rows, tied in tensors)
+    assert [unit.head for unit in with_heads(units)] == expected

@@ -67,6 +67,9 @@ class Nearest:
     rounding_price: float = field(default=0.04, metadata={"help": "price of a bit in rounding, in squared steps"})
     query_key_step: float = field(default=1.5, metadata={"help": "how much coarser query and key projections are"})
     recurrent_step: float = field(default=0.5, metadata={"help": "how much finer recurrent weights are"})
+    head_step: float = field(
+        default=0.25, metadata={"help": "how much finer embeddings are that are the output matrix too"}
+    )
     adaptive: bool = field(
         default=False,
         metadata={"help": "use the slow coder: smaller files that decode a hundred times slower"},
@@ -170,6 +173,8 @@ class NearestSample:
             step *= self.method.query_key_step
         if RECURRENT in self.unit.name:
             step *= self.method.recurrent_step
+        if self.unit.head:
+            step *= self.method.head_step
         if role(self.unit) != "embedding" and self.rms > 0:
             step /= (1 + (step / (self.method.knee * self.rms)) ** 2) ** 0.25
         return float(np.float32(max(step, 1e-30)))

@@ -16,7 +16,7 @@ from tersor.sources.checkpoint import CheckpointSource
 from tersor.sources.folder import INDEX_SUFFIX, FolderSource
 from tersor.sources.model import Model, open_model
 from tersor.sources.module import MappingSource, ModuleSource, is_module
-from tersor.sources.roles import Role, role
+from tersor.sources.roles import Role, role, with_heads
 from tersor.sources.safetensors import SafetensorsSource
 from tersor.sources.unit import ITEMSIZE, Unit
 
@@ -37,6 +37,7 @@ __all__ = [
     "open_model",
     "open_source",
     "role",
+    "with_heads",
 ]
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".jit", ".ptl")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
 from tersor.sources.unit import Unit
@@ -11,6 +13,7 @@ Role = Literal["embedding", "matrix", "convolution", "vector", "buffer"]
 _FLOATING = frozenset({"F8_E4M3", "F8_E5M2", "F8_E8M0", "F16", "BF16", "F32", "F64"})
 _BUFFER_NAMES = frozenset({"running_mean", "running_var", "num_batches_tracked"})
 _EMBEDDING_HINTS = ("embed", "wte", "wpe", "tok_")
+_DECODER_HINTS = frozenset({"embed_tokens", "wte", "tok_embeddings", "token_embd"})
 _TABLE_ROWS = 4096
 _TABLE_ASPECT = 8
 
@@ -39,3 +42,22 @@ def role(unit: Unit) -> Role:
     if unit.dtype in _FLOATING and 3 <= len(unit.shape) <= 5:
         return "convolution"
     return "matrix"
+
+
+def with_heads(units: Iterable[Unit]) -> list[Unit]:
+    """The units; those embeddings are marked that are the output matrix of a language model too.
+
+    That is one which another tensor is tied to, or which has the name of a decoder's and no other table beside it has
+    as many rows. A wrong guess costs bytes, not correctness.
+    """
+    units = list(units)
+    owners = {unit.tied_to for unit in units}
+    tables = [unit for unit in units if role(unit) in ("embedding", "matrix") and unit.tied_to is None]
+
+    def head(unit: Unit) -> bool:
+        if role(unit) != "embedding" or unit.tied_to is not None:
+            return False
+        alone = not any(other.shape[0] == unit.shape[0] for other in tables if other is not unit)
+        return unit.name in owners or (alone and bool(_DECODER_HINTS & set(unit.name.split("."))))
+
+    return [replace(unit, head=True) if head(unit) else unit for unit in units]

@@ -26,7 +26,8 @@ class Unit:
     mapped pages would count as memory of ours. It raises `SourceError` when the file has gone or changed.
 
     `tied_to` names the earlier unit whose storage this one shares entirely (same dtype, shape, strides and
-    offset). Such a tensor is stored once.
+    offset). Such a tensor is stored once. `head` says that an embedding is the output matrix of a language model too
+    (`roles.with_heads`).
     """
 
     name: str
@@ -34,6 +35,7 @@ class Unit:
     shape: tuple[int, ...]
     load: Callable[[], Bytes] = field(repr=False, compare=False)
     tied_to: str | None = None
+    head: bool = False
 
     @property
     def count(self) -> int:
