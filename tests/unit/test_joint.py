@@ -18,6 +18,7 @@ import tersor  # noqa: E402
 from tersor.errors import BudgetError, CalibrationError, SettingError, SourceError  # noqa: E402
 from tersor.joint import BEST, L2_PAPER, Recipe, refine  # noqa: E402
 from tersor.joint.student import Student, find_blocks, relative_error  # noqa: E402
+from tersor.joint.transforms import FORMS  # noqa: E402
 from tersor.sources.model import open_model  # noqa: E402
 
 SHORT = dataclasses.replace(BEST, rounds=2, transformation_iterations=6, weight_iterations=14)
@@ -107,7 +108,7 @@ def test_same_seed_same_result_other_seed_another() -> None:
     assert any(not torch.equal(runs[0][name], runs[2][name]) for name in runs[0])
 
 
-@pytest.mark.parametrize("form", ["linear", "logarithmic", "exponential", "joint"])
+@pytest.mark.parametrize("form", FORMS)
 def test_every_form_makes_a_file_of_the_asked_size(form: str, tmp_path: Path) -> None:
     compressed(network(), tmp_path / "m.tsr", dataclasses.replace(SHORT, form=form))
     assert error(network(), tmp_path / "m.tsr") < 0.5

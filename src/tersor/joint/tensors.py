@@ -174,9 +174,8 @@ class LearnedTensors:
 
 
 def scaled(form: Form, values: tuple[Tensor, ...], scale: float) -> tuple[Tensor, ...]:
-    """Parameters with step, and threshold if there is one, times `scale`."""
-    stretched = ("step", "threshold")
-    return tuple(v * scale if name in stretched else v for v, name in zip(values, form.parameters, strict=True))
+    """Parameters with those that make levels coarser times `scale`."""
+    return tuple(v * scale if name in form.stretched else v for v, name in zip(values, form.parameters, strict=True))
 
 
 def _entropy(levels: Tensor) -> float:

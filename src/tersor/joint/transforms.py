@@ -53,6 +53,11 @@ class Form:
     decode: Callable[..., Tensor]
     learned: tuple[str, ...]
 
+    @property
+    def stretched(self) -> tuple[str, ...]:
+        """Parameters that grow together where levels are to be coarser: all that are learned but a curve's bend."""
+        return tuple(name for name in self.learned if name != "scale")
+
     def quantize(self, weights: Tensor, *parameters: Tensor) -> Quantized:
         """w^ and the codes; rounding is straight through."""
         if self.encode is _encode_joint:

@@ -51,11 +51,11 @@ class Transformation(NamedTuple):
 
     def at(self, scale: float) -> tuple[npt.NDArray[np.float32], ...]:
         """The parameters with all steps times `scale`."""
-        names = self.definition.parameters
-        stretched = ("step", "threshold") if self.stretches else ()
+        form = self.definition
+        stretched = form.stretched if self.stretches else ()
         return tuple(
             palette_of((value * np.float32(scale)).astype(np.float32)) if name in stretched else value
-            for value, name in zip(self.parameters, names, strict=True)
+            for value, name in zip(self.parameters, form.parameters, strict=True)
         )
 
     def levels(self, weights: Floats, scale: float) -> Integers:
