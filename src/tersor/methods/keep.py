@@ -42,11 +42,12 @@ def rounded(unit: Unit, data: Bytes) -> Encoded:
 
 
 def elements(values: npt.NDArray[np.generic], dtype: str) -> Bytes:
-    """The bytes of numbers in a dtype that is theirs, or BF16 for float32 ones, rounded to nearest even."""
+    """The bytes of numbers in a dtype, rounded to nearest even where it is narrower than theirs."""
     flat = np.ascontiguousarray(values).reshape(-1)
-    if dtype != "BF16":
-        return flat.view(np.uint8)
-    short = _round_words(flat.astype("<f4").view(np.uint8), 4, 2).view("<u2")
+    name = DTYPES[dtype].numpy
+    if name is not None:
+        return flat.astype(name, copy=False).view(np.uint8)
+    short = _round_words(flat.astype("<f4").view(np.uint8), 4, 2).view("<u2")  # BF16
     return np.ascontiguousarray(short[1::2]).view(np.uint8)
 
 
