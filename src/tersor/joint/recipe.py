@@ -77,6 +77,9 @@ L2_PAPER = Recipe("l2-paper")
 
 BEST = Recipe(
     "best",
+    rounds=2,
+    transformation_iterations=50,
+    weight_iterations=100,
     transformation_lr=3e-3,
     weight_lr=5e-3,
     relative=True,
@@ -87,4 +90,5 @@ BEST = Recipe(
     patience=2,
     against_balanced=True,
 )
-"""Log steps, rate in both phases, a dual price; held-out samples decide, also between this and `balanced`."""
+"""Log steps, rate in both phases, a dual price; held-out samples decide, also between this and `balanced`. Short: from
+hundreds of samples, longer learning loses more on others (docs/decisions/0015)."""
