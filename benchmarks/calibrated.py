@@ -108,6 +108,21 @@ def fashion(name: str) -> Task:
     return Task(runnable(name, module), images, digits)
 
 
+def detector() -> Task:
+    def module() -> nn.Module:
+        from benchmarks.networks.detector import Detector
+
+        return Detector()
+
+    def pictures(count: int) -> Tensor:
+        from benchmarks.networks.detector import scenes
+
+        return scenes("train", count, 3).pictures
+
+    # light clothes on dark ground are what it was trained on
+    return Task(runnable("detector", module), lambda: pictures(COUNT), lambda: list((-pictures(96)).split(16)))
+
+
 def crepe(name: str) -> Task:
     def module() -> nn.Module:
         return import_part("torchcrepe", "model", PITCH_BINS=360).Crepe(name.removeprefix("crepe_"))
@@ -205,6 +220,7 @@ TASKS: dict[str, Task] = {
     "efficientnet_lite0": efficientnet("efficientnet_lite0", 224),
     "minilm": Task(minilm, lambda: tokenized(sentences()[:COUNT]), lambda: tokenized(prose())),
     "resnet18_fashion": fashion("resnet18_fashion"),
+    "detector": detector(),
     "language": language(),
     "crepe_full": crepe("crepe_full"),
     "efficientnet_lite1": efficientnet("efficientnet_lite1", 240),

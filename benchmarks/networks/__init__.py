@@ -25,6 +25,7 @@ _FAMILIES = {
     "resnet18_fashion": "fashion",
     "mobilenet_fashion": "fashion",
     "vit_fashion": "fashion",
+    "detector": "detector",
     "crepe_tiny": "crepe",
     "crepe_full": "crepe",
     "resemblyzer": "resemblyzer",
