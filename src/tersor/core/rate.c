@@ -16,6 +16,22 @@
 
 enum { BLOCK = 512, SETS = 2 /* of sums: neighbours in the same cell would wait for each other's store */, LANES = 16 };
 
+/* Cosine and sine of an angle; of the sum of two. */
+typedef struct {
+    double cosine, sine;
+} turn;
+
+static turn turn_by(double angle) { return (turn){cos(angle), sin(angle)}; }
+
+static inline turn turn_on(turn a, turn b) {
+    return (turn){a.cosine * b.cosine - a.sine * b.sine, a.sine * b.cosine + a.cosine * b.sine};
+}
+
+/* That of `angle` times k, from that of k - 1: anew where rounding errors would add up. */
+static inline turn turn_to(double angle, size_t k, turn last, turn one) {
+    return k % 64 == 0 ? turn_by(angle * (double)k) : turn_on(last, one);
+}
+
 /* Where a window of half-width delta around edge k begins, its middle, and where it ends, in cells. */
 typedef struct {
     size_t begin, middle, end;
@@ -121,9 +137,29 @@ TSR_VECTORISED static void gradient_codes(const tsr_counter *c, const float *cod
 
 /* -- per edge ------------------------------------------------------------------------------------------------------ */
 
+/* Angles of edges and of the middles of cells, one after another: `at` is that of the last edge. */
+typedef struct {
+    double angle;
+    turn one, origin[TSR_CELLS], at;
+} turns;
+
+static turns turns_of(const tsr_counter *c) {
+    turns t = {.angle = PI / (2 * c->delta)};
+    t.one = turn_by(t.angle);
+    for (int i = 0; i < TSR_CELLS; i++) t.origin[i] = turn_by(t.angle * (double)c->origin[i]);
+    return t;
+}
+
+static inline turn turn_to_edge(turns *t, size_t edge) { return t->at = turn_to(t->angle, edge, t->at, t->one); }
+
+static inline turn turn_to_middle(turns *t, size_t cell) {
+    if (cell % TSR_CELLS == 0) turn_to_edge(t, cell / TSR_CELLS);
+    return turn_on(t->at, t->origin[cell % TSR_CELLS]);
+}
+
 /* Sums of 1, f1, f2 over cells that are left of each cell, f1 and f2 now counted from the first edge. */
 static void accumulate_cells(const tsr_counter *c, double *sums) {
-    const double angle = PI / (2 * c->delta);
+    turns t = turns_of(c);
     double total[3] = {0, 0, 0};
     for (size_t k = 0; k <= cells_of(c); k++) {
         double *s = sums + TSR_MOMENTS * SETS * k;
@@ -131,8 +167,9 @@ static void accumulate_cells(const tsr_counter *c, double *sums) {
         for (int i = 0; i < 3; i++) s[i] = total[i];
         total[0] += n;
         if (c->kernel == TSR_COSINE) {
-            total[1] += cos(angle * o) * a - sin(angle * o) * b;
-            total[2] += sin(angle * o) * a + cos(angle * o) * b;
+            const turn m = turn_to_middle(&t, k);
+            total[1] += m.cosine * a - m.sine * b;
+            total[2] += m.sine * a + m.cosine * b;
         } else {
             total[1] += a + n * o;
             total[2] += b + 2 * o * a + n * o * o;
@@ -142,7 +179,8 @@ static void accumulate_cells(const tsr_counter *c, double *sums) {
 
 void tsr_count(const tsr_counter *c, const float *codes, size_t n, double *sums, double *counts, double *densities,
                double *numbers) {
-    const double delta = c->delta, angle = PI / (2 * delta);
+    const double delta = c->delta;
+    turns t = turns_of(c);
     memset(sums, 0, tsr_count_scratch(c) * sizeof *sums);
     add_codes(c, codes, n, sums);
     accumulate_cells(c, sums);
@@ -153,8 +191,9 @@ void tsr_count(const tsr_counter *c, const float *codes, size_t n, double *sums,
         double m = end[0] - begin[0], a = end[1] - begin[1], b = end[2] - begin[2];
         if (k > 0) numbers[k - 1] = middle[0] - middle[-TSR_MOMENTS * SETS * TSR_CELLS];
         if (c->kernel == TSR_COSINE) {
-            counts[k] = begin[0] + m / 2 + (sin(angle * x) * a - cos(angle * x) * b) / 2;
-            densities[k] = angle / 2 * (cos(angle * x) * a + sin(angle * x) * b);
+            const turn e = turn_to_edge(&t, k);
+            counts[k] = begin[0] + m / 2 + (e.sine * a - e.cosine * b) / 2;
+            densities[k] = t.angle / 2 * (e.cosine * a + e.sine * b);
         } else if (c->kernel == TSR_LINEAR) {
             counts[k] = begin[0] + m / 2 + (m * x - a) / (2 * delta);
             densities[k] = m / (2 * delta);
@@ -170,8 +209,9 @@ void tsr_count(const tsr_counter *c, const float *codes, size_t n, double *sums,
 
 void tsr_count_gradient(const tsr_counter *c, const float *codes, size_t n, const double *edge, const double *bin,
                         double scale, double *scratch, float *table, float *gradient) {
-    const double delta = c->delta, angle = PI / (2 * delta);
+    const double delta = c->delta;
     const size_t cells = cells_of(c);
+    turns t = turns_of(c);
     double *changes = scratch; /* of the coefficients of 1, f1, f2, from one cell to the next */
     memset(changes, 0, 3 * (cells + 1) * sizeof *changes);
     for (uint32_t k = 0; k <= c->bins; k++) {
@@ -179,8 +219,9 @@ void tsr_count_gradient(const tsr_counter *c, const float *codes, size_t n, cons
         const double x = k, g = -scale * edge[k];
         double below[3] = {0, 0, 0}, above[3] = {0, 0, 0};
         if (c->kernel == TSR_COSINE) {
-            below[1] = above[1] = angle / 2 * g * cos(angle * x);
-            below[2] = above[2] = angle / 2 * g * sin(angle * x);
+            const turn e = turn_to_edge(&t, k);
+            below[1] = above[1] = t.angle / 2 * g * e.cosine;
+            below[2] = above[2] = t.angle / 2 * g * e.sine;
         } else if (c->kernel == TSR_LINEAR) {
             below[0] = above[0] = g / (2 * delta);
         } else {
@@ -199,10 +240,10 @@ void tsr_count_gradient(const tsr_counter *c, const float *codes, size_t n, cons
     for (size_t k = 0; k < cells; k++) {
         const double o = middle_of(c, k);
         for (int i = 0; i < 3; i++) a[i] += changes[3 * k + (size_t)i];
-        int cosine = c->kernel == TSR_COSINE;
-        table[k] = (float)(scale * bin[k / TSR_CELLS] + a[0] + (cosine ? 0 : a[1] * o));
-        table[k + cells] = (float)(cosine ? cos(angle * o) * a[1] + sin(angle * o) * a[2] : a[1]);
-        table[k + 2 * cells] = (float)(cosine ? cos(angle * o) * a[2] - sin(angle * o) * a[1] : 0);
+        const turn m = c->kernel == TSR_COSINE ? turn_to_middle(&t, k) : (turn){1, 0};
+        table[k] = (float)(scale * bin[k / TSR_CELLS] + a[0] + (c->kernel == TSR_COSINE ? 0 : a[1] * o));
+        table[k + cells] = (float)(m.cosine * a[1] + m.sine * a[2]);
+        table[k + 2 * cells] = (float)(m.cosine * a[2] - m.sine * a[1]);
     }
     gradient_codes(c, codes, n, table, gradient);
 }
@@ -223,25 +264,34 @@ TSR_VECTORISED void tsr_joint(const float *restrict weights, size_t n, float ste
 
 /* Inside, the rebuilt weight and the code shrink as the threshold grows; outside, the threshold moves the code alone, and the
  * step moves the rebuilt weight by its rounding error (LSQ) and the code towards 1/2. */
+INLINE void joint_lanes(const float *restrict codes, size_t lanes, float step, float threshold,
+                        const float *restrict by_rebuilt, const float *restrict by_code, float *restrict gradient,
+                        float *restrict by_step, float *restrict by_threshold) {
+    const float inner = 0.5f / threshold, outer = 1 / step;
+    for (size_t l = 0; l < lanes; l++) {
+        float code = codes[l], half = copysignf(0.5f, code), direct = by_rebuilt[l];
+        int inside = fabsf(code) < 0.5f;
+        float along = by_code[l] * (inside ? inner : outer);
+        gradient[l] = direct + along;
+        by_threshold[l] += inside ? -2 * code * (direct + along) : -2 * half * along;
+        by_step[l] += inside ? 0 : direct * (rintf(code) - code) + along * (half - code);
+    }
+}
+
 TSR_VECTORISED void tsr_joint_gradient(const float *restrict codes, size_t n, float step, float threshold,
                                        const float *restrict by_rebuilt, const float *restrict by_code,
                                        float *restrict gradient, double sums[2]) {
-    const float inner = 0.5f / threshold, outer = 1 / step;
-    double by_step[LANES] = {0}, by_threshold[LANES] = {0};
-    for (size_t i = 0; i < n; i += LANES) {
-        size_t lanes = n - i < LANES ? n - i : LANES;
-        for (size_t l = 0; l < lanes; l++) {
-            float code = codes[i + l], half = copysignf(0.5f, code), direct = by_rebuilt[i + l];
-            int inside = fabsf(code) < 0.5f;
-            float along = by_code[i + l] * (inside ? inner : outer);
-            gradient[i + l] = direct + along;
-            by_threshold[l] += (double)(inside ? -2 * code * (direct + along) : -2 * half * along);
-            by_step[l] += (double)(inside ? 0 : direct * (rintf(code) - code) + along * (half - code));
-        }
-    }
     sums[0] = sums[1] = 0;
-    for (size_t l = 0; l < LANES; l++) {
-        sums[0] += by_step[l];
-        sums[1] += by_threshold[l];
+    for (size_t start = 0, end; start < n; start = end) {
+        float by_step[LANES] = {0}, by_threshold[LANES] = {0};
+        size_t i = start;
+        end = n - start < BLOCK ? n : start + BLOCK;
+        for (; i + LANES <= end; i += LANES)
+            joint_lanes(codes + i, LANES, step, threshold, by_rebuilt + i, by_code + i, gradient + i, by_step, by_threshold);
+        joint_lanes(codes + i, end - i, step, threshold, by_rebuilt + i, by_code + i, gradient + i, by_step, by_threshold);
+        for (size_t l = 0; l < LANES; l++) {
+            sums[0] += (double)by_step[l];
+            sums[1] += (double)by_threshold[l];
+        }
     }
 }

@@ -111,7 +111,9 @@ class LearnedTensors:
             if self.kinds[name] == "kept":
                 tensors[name] = latent
                 continue
-            values = scaled(self.form(name), self.values(name), scale if self.kinds[name] == "weight" else 1.0)
+            values = self.values(name)
+            if scale != 1 and self.kinds[name] == "weight":
+                values = scaled(self.form(name), values, scale)
             tensors[name], code = self.form(name).quantize(latent, *values)
             if self.priced(name):
                 codes[name] = code

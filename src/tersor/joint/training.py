@@ -137,7 +137,7 @@ class Trainer:
         loss.backward()
         leaves = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         _average(leaves)
-        if not all(bool(torch.isfinite(p.grad).all()) for p in leaves if p.grad is not None):
+        if not bool(torch.isfinite(torch.stack([p.grad.sum() for p in leaves if p.grad is not None])).all()):
             self._overflow()
             return
         self._overflows = 0

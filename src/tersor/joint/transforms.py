@@ -60,7 +60,9 @@ class Form:
 
     def quantize(self, weights: Tensor, *parameters: Tensor) -> Quantized:
         """w^ and the codes; rounding is straight through."""
-        if self.encode is _encode_joint:
+        if self.encode is _encode_linear:  # the joint form with a threshold of half a step
+            parameters = (*parameters, parameters[0] / 2)
+        if self.encode in (_encode_linear, _encode_joint):
             return Quantized(*_JointRoundTrip.apply(weights, *parameters))  # pyright: ignore[reportArgumentType]
         codes = self.encode(weights, *parameters)
         return Quantized(self.decode(codes + (codes.round() - codes).detach(), *parameters), codes)

@@ -72,13 +72,14 @@ class _NativeBits(torch.autograd.Function):
     def forward(ctx: Any, codes: Tensor, kernel: int, delta: float, lowest: int, bins: int) -> Tensor:
         codes = codes.detach().contiguous()
         counts, densities, numbers = _core.soft_count(codes.numpy(), kernel, delta, lowest, bins)
-        mass = np.diff(counts)
         seen = numbers > 0  # levels that occur; a code's own level always keeps some of its mass
-        mass = np.where(seen, np.maximum(mass, 1e-9), 1.0)
+        mass = np.where(seen, np.maximum(counts[1:] - counts[:-1], 1e-9), 1.0)
         ctx.save_for_backward(codes)
         ctx.kernel, ctx.delta, ctx.lowest, ctx.bins = kernel, delta, lowest, bins
-        ctx.edge = np.diff(numbers / (LOG_2 * mass), prepend=0, append=0)
-        ctx.bin = np.where(seen, -np.diff(densities) / (LOG_2 * mass), 0.0)
+        slopes, ctx.edge = numbers / (LOG_2 * mass), np.zeros(bins + 1)
+        ctx.edge[:-1] += slopes
+        ctx.edge[1:] -= slopes
+        ctx.bin = np.where(seen, (densities[:-1] - densities[1:]) / (LOG_2 * mass), 0.0)
         return torch.tensor(-(numbers * np.log2(mass / codes.numel())).sum())
 
     @staticmethod
