@@ -50,8 +50,8 @@ from tersor.sources import MappingSource
 BATCH = 16
 IMAGES = 1024
 SHORT_PAPER = dataclasses.replace(
-    L2_PAPER, rounds=2, transformation_iterations=100, weight_iterations=100,
-    transformation_lr=1e-4 * 1500 / 200, weight_lr=5e-6 * 5000 / 200,
+    L2_PAPER, rounds=2, transformation_iterations=60, weight_iterations=60,
+    transformation_lr=1e-4 * 1500 / 120, weight_lr=5e-6 * 5000 / 120,
 )  # fmt: skip
 KEY = ("recipe", "form", "kernel", "resolution", "iterations", "images", "target")
 """What names a record."""

@@ -35,7 +35,7 @@ MODULES = (  # in the order of the page
     rate,
     roofline,
 )
-DRAWING = (pareto, anatomy, coding, scaling)
+DRAWING = (pareto, anatomy, learned, coding, scaling)
 ABOUT = """Everything here comes from `benchmarks/results/`, written by `benchmarks/run.sh` (its scripts say what \
 exactly is measured); `python -m benchmarks.report` renders this page. The machine is a virtual one that others use \
 at the same time: read ratios and speeds by CPU time, and compare speeds only within a table.

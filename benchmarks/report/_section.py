@@ -10,7 +10,7 @@ Records = list[dict[str, Any]]
 
 FIRST = {  # the metrics a table shows, and how
     "cosine": ".4f", "accuracy": ".4f", "pitch_accuracy": ".4f", "equal_error_rate": ".4f", "character_error": ".4f",
-    "loss": ".3f", "perplexity": ".2f", "auc": ".4f", "kl": ".3g", "agreement": ".4f",
+    "average_precision": ".4f", "loss": ".3f", "perplexity": ".2f", "auc": ".4f", "kl": ".3g", "agreement": ".4f",
 }  # fmt: skip
 
 

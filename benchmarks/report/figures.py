@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
+import torch
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
@@ -14,6 +15,7 @@ from matplotlib.ticker import NullLocator
 
 from benchmarks.common import ROOT
 from benchmarks.peers._peer import ONLY
+from tersor.rate.counter import density, integral
 
 from ._section import Records, lost
 
@@ -44,6 +46,14 @@ CODERS = {
     "zstd -9": ("#7fb3d5", "^"),
     "brotli -5": ("#b7950b", "<"),
 }
+METHODS = {  # of the recipes that learn and what they are compared with
+    "nearest": ("#f0a26b", "s"),
+    "second order": ("#d1351f", "o"),
+    "best": ("#7b1113", "o"),
+    "l2-paper": ("#c06c9a", "^"),
+    "adaround": ("#2471a3", "v"),
+}
+KERNELS = {"cosine": "#d1351f", "linear": "#2471a3", "triangle": "#1e8449"}
 PARTS = {"levels": ("#d1351f", "levels"), "steps": ("#5dade2", "steps"), "bytes": ("#aab4bd", "kept as they were")}
 WORST = 5.0
 """A divergence beyond which a network is of no use: not shown."""
@@ -205,3 +215,32 @@ def scaling(jobs: dict[str, Sequence[tuple[int, float]]]) -> None:
         axes.yaxis.set_major_formatter("{x:g}")
         plain_numbers(axes, 1, 3, 10, 30, 100, 300, 1000)
         label_ends(axes, ends)
+
+
+def against_ratio(network: str, metric: str, points: dict[str, list[tuple[float, float]]], whole: float | None) -> None:
+    """The task's metric against the ratio of the whole file, and that of the original."""
+    x = "ratio of the whole file (further right is smaller)"
+    with drawing(f"l2-{network}", f"{network}: {metric} against ratio", x, metric) as axes:
+        for method, found in points.items():
+            colour, marker = METHODS.get(method, (TEXT, "x"))
+            curve(axes, found, method, colour, marker, ours=method == "best")
+        if whole is not None:
+            axes.axhline(whole, color=TEXT, linewidth=1, linestyle="--", label="original")
+        beside(axes)
+
+
+def kernels() -> None:
+    """The kernels of the differentiable counter, and relaxed counts of a few codes (figure 4 of the L2 paper)."""
+    delta, x = 1.0, torch.linspace(-1.5, 1.5, 601)
+    with drawing("l2-kernels", "Kernels of half-width 1", "distance of a code from an edge", "density") as axes:
+        for kernel, colour in KERNELS.items():
+            axes.plot(x, density(kernel, x, delta), color=colour, linewidth=2, label=kernel)
+        beside(axes)
+    codes, edges = torch.tensor([-2.2, -0.9, -0.4, 0.1, 0.3, 0.8, 2.4]), torch.linspace(-4, 4, 1601)
+    title = "Relaxed counts of seven codes, cosine kernel"
+    with drawing("l2-counts", title, "edge", "codes below the edge") as axes:
+        axes.step(edges, (codes[:, None] < edges).sum(0), color=TEXT, linewidth=1.2, linestyle="--", label="true count")
+        for width, colour in ((0.3, "#f0a26b"), (1.0, "#d1351f"), (2.0, "#7b1113")):
+            counts = integral("cosine", edges - codes[:, None], width).sum(0)
+            axes.plot(edges, counts, color=colour, linewidth=2, label=f"half-width {width:g}")
+        beside(axes)

@@ -113,8 +113,8 @@ def _bits_torch(codes: Tensor, kernel: str, delta: float, lowest: int, bins: int
         near = (edge >= 0) & (edge <= bins)
         distance = (step - offset)[near]
         below = 1.0 if step > 0 else 0.0  # what the true count holds of this code at this edge
-        counts = counts.index_add(0, edge[near], _integral(kernel, distance, delta) - below)
-        densities = densities.index_add(0, edge[near], _density(kernel, distance.detach(), delta))
+        counts = counts.index_add(0, edge[near], integral(kernel, distance, delta) - below)
+        densities = densities.index_add(0, edge[near], density(kernel, distance.detach(), delta))
     seen = numbers > 0
     mass = torch.where(seen, counts.diff().clamp_min(1e-9), 1.0)
     with torch.no_grad():
@@ -123,7 +123,7 @@ def _bits_torch(codes: Tensor, kernel: str, delta: float, lowest: int, bins: int
     return -(numbers * (mass / codes.numel()).log2()).sum() + moving
 
 
-def _integral(kernel: str, u: Tensor, delta: float) -> Tensor:
+def integral(kernel: str, u: Tensor, delta: float) -> Tensor:
     """F(u), the integral of the kernel up to u (equation 17)."""
     v = (u / delta).clamp(-1, 1)
     if kernel == "cosine":
@@ -131,7 +131,7 @@ def _integral(kernel: str, u: Tensor, delta: float) -> Tensor:
     return (1 + v) / 2 if kernel == "linear" else 0.5 + v - v * v.abs() / 2
 
 
-def _density(kernel: str, u: Tensor, delta: float) -> Tensor:
+def density(kernel: str, u: Tensor, delta: float) -> Tensor:
     """K(u), the kernel (equation 18 for the cosine)."""
     v = u / delta
     inside = v.abs() < 1
