@@ -124,10 +124,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--method", action="append", choices=[*WHOLE, *METHODS])
     parser.add_argument("--missing", action="store_true")
+    parser.add_argument("--first", action="store_true", help="the first ratio of every network only")
     parser.add_argument("networks", nargs="*", default=list(RATIOS))
     given = parser.parse_args()
     torch.set_num_threads(1)
-    for place in range(max(len(RATIOS[name]) for name in given.networks)):
+    for place in range(1 if given.first else max(len(RATIOS[name]) for name in given.networks)):
         for name in given.networks:
             if place >= len(RATIOS[name]):
                 continue
