@@ -32,7 +32,7 @@ from benchmarks.baselines import ABSMAX, BASELINES, GLOBAL_STEP
 from benchmarks.calibrated import COUNT
 from benchmarks.calibrated import TASKS as CALIBRATED
 from benchmarks.common import PEERS, Table
-from benchmarks.l2_tables import RECIPES as SHORT
+from benchmarks.l2_ratios import PAPER
 from benchmarks.networks import load
 from benchmarks.networks._common import Network, read
 from benchmarks.peers._peer import ONLY, Tensors, measured
@@ -61,7 +61,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }
 WAYS = ("", ", trellis", ", trellis, opt_qp")
 PER_CHANNEL = ("6", "5", "4")
-RECIPES = ("fast", "balanced", *SHORT)
+RECIPES = ("fast", "balanced", "best", PAPER.name)
 
 
 class Task(NamedTuple):
@@ -152,7 +152,7 @@ def baseline(tool: str, tensors: Tensors, settings: Sequence[str]) -> Points:
 def own(recipe: str, network: Network, folder: Path, settings: Sequence[str]) -> Points:
     """tersor's recipe at ratios such as "8x" or "8x, 300 iterations"."""
     source: Any = network.weights
-    given: dict[str, Any] = {"method": SHORT[recipe]} if recipe in SHORT else {"recipe": recipe}
+    given: dict[str, Any] = {"method": PAPER} if recipe == PAPER.name else {"recipe": recipe}
     if recipe != "fast":
         task = CALIBRATED[network.name]
         source, given = task.model(), given | {"calibration": task.calibration(), "calibration_count": COUNT}
@@ -191,7 +191,7 @@ def running(name: str, folder: Path) -> None:
 def settings(name: str) -> dict[str, tuple[str, ...]]:
     """What every tool is asked for on a network."""
     task = TASKS[name]
-    schedule = {recipe: f", {short.iterations} iterations" for recipe, short in SHORT.items()}
+    schedule = {PAPER.name: f", {PAPER.iterations} iterations"}
     return {
         **{f"tersor {r}": tuple(f"{ratio:g}x{schedule.get(r, '')}" for ratio in task.ratios[r]) for r in RECIPES},
         "NNCodec": tuple(f"qp {qp}{way}" for qp in task.nncodec for way in WAYS),
