@@ -56,7 +56,7 @@ tsr_simd tsr_simd_best(void) {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("bmi2")) return TSR_SIMD_AVX512;
     if (__builtin_cpu_supports("avx2")) return TSR_SIMD_AVX2;
 #endif
-    return TSR_SIMD_NONE;
+    return TSR_NEON ? TSR_SIMD_NEON : TSR_SIMD_NONE; /* every aarch64 has it */
 }
 
 tsr_error tsr_reader_open_plain(tsr_reader *r, tsr_type type, const uint8_t *data, size_t size, uint64_t count) {
@@ -217,6 +217,8 @@ static size_t decode_fast(tsr_reader *r, const uint8_t *tables, void *out, size_
 #if TSR_X86
     if (r->simd >= TSR_SIMD_AVX512 && r->lanes >= 16) return tsr_decode_avx512(r, tables, out, n, bytes);
     if (r->simd >= TSR_SIMD_AVX2 && r->lanes >= 8) return tsr_decode_avx2(r, tables, out, n, bytes);
+#elif TSR_NEON
+    if (r->simd >= TSR_SIMD_NEON && r->lanes >= 8) return tsr_decode_neon(r, tables, out, n, bytes);
 #endif
     return bytes || r->contexts ? 0 : decode_portable(r, tables, out, n);
 }

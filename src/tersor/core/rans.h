@@ -9,6 +9,11 @@
 #else
 #define TSR_X86 0
 #endif
+#if defined(__aarch64__) && defined(__ARM_NEON) && defined(__AARCH64EL__) && defined(__GNUC__) && !defined(TSR_SCALAR)
+#define TSR_NEON 1
+#else
+#define TSR_NEON 0
+#endif
 
 /* A level of a `rans1` stream with or without its sign turned, and its table, by the one before it in its lane (section 6.6). */
 static inline int32_t tsr_turned(int32_t level, int32_t before) {
@@ -36,6 +41,11 @@ size_t tsr_decode_avx2(tsr_reader *reader, const uint8_t *tables, void *out, siz
 
 /* A whole block of a `rans1` stream from the order of 32 lanes to its own. */
 void tsr_restore_avx512(const int32_t *coded, int32_t *out);
+#endif
+
+#if TSR_NEON
+/* The same for 8, 16 or 32 lanes. */
+size_t tsr_decode_neon(tsr_reader *reader, const uint8_t *tables, void *out, size_t n, int bytes);
 #endif
 
 #endif

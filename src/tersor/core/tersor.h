@@ -122,7 +122,7 @@ tsr_error tsr_prelude_fill(tsr_prelude *prelude, uint8_t *row_class, uint8_t *co
 void tsr_prelude_tables(const tsr_prelude *prelude, uint64_t first, uint8_t *tables, size_t n);
 
 typedef enum { TSR_U8 = 0, TSR_I8 = 1, TSR_I16 = 2, TSR_I32 = 3 } tsr_type;
-typedef enum { TSR_SIMD_NONE = 0, TSR_SIMD_AVX2 = 1, TSR_SIMD_AVX512 = 2 } tsr_simd;
+typedef enum { TSR_SIMD_NONE = 0, TSR_SIMD_AVX2 = 1, TSR_SIMD_AVX512 = 2, TSR_SIMD_NEON = 1 } tsr_simd;
 
 /* The best vectors of this processor. */
 tsr_simd tsr_simd_best(void);
