@@ -3,7 +3,7 @@
 Peers run in environments of their own (peers/setup.sh; one that is missing is left out) and take turns with tersor,
 point by point. All metrics are of weights decoded from the files. A peer that does not code its integers gets tersor's
 lossless coder behind it (`coded_bytes`): over its integers, one an element, its scales and the rest, all in one file.
-Memory is beyond what the process held before. Recipes that learn run shortened: a setting says the iterations.
+Memory is beyond what the process held before. The paper's recipe runs shortened: its settings say so.
 
     python -m benchmarks.pareto [--tool NAME ...] [--missing] [NETWORK ...]
 
@@ -150,7 +150,7 @@ def baseline(tool: str, tensors: Tensors, settings: Sequence[str]) -> Points:
 
 
 def own(recipe: str, network: Network, folder: Path, settings: Sequence[str]) -> Points:
-    """tersor's recipe at ratios such as "8x" or "8x, 300 iterations"."""
+    """tersor's recipe at ratios such as "8x" or "8x, 650 iterations"."""
     source: Any = network.weights
     given: dict[str, Any] = {"method": PAPER} if recipe == PAPER.name else {"recipe": recipe}
     if recipe != "fast":
