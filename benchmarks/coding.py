@@ -33,7 +33,7 @@ from benchmarks import coding_streams as streams
 from benchmarks.coding_streams import Levels, Stream
 from benchmarks.common import PEERS, Table
 from tersor import _core
-from tersor.coders import CORE_TYPES, Plan, Symbols, adaptive, one_table, rans, rans1, rans2d
+from tersor.coders import CORE_TYPES, Plan, Symbols, adaptive, one_table, rans, several_tables
 from tersor.format.layout import chunk_counts
 from tersor.format.manifest import PRELUDES
 
@@ -147,24 +147,11 @@ def tersor_coders() -> Iterator[Coder]:
         return coded(levels, *one_table(Symbols.of(levels, CHUNK), "i32", histograms(levels)))
 
     def pack_fast(levels: Levels) -> Coded:
-        flat, counts = levels.reshape(-1), histograms(levels)
-        row_length = flat.size // len(levels) if levels.ndim > 1 else 0
-
-        def part(k: int) -> Levels:
-            return flat[k * CHUNK : (k + 1) * CHUNK]
-
-        kernel, whole = math.prod(levels.shape[2:]) if levels.ndim > 2 else 0, rans.merge(counts)
-        single, alone = one_table(Symbols.of(levels, CHUNK), "i32", counts)
-        plans: dict[str, rans1.Plan1 | rans2d.Plan2D | None] = {}
-        if row_length:
-            plans["rans2d"] = rans2d.best_plan(part, flat.size, CHUNK, row_length, kernel, whole)
-            plans["rans1"] = rans1.plan(part, flat.size, CHUNK, whole)
-        sizes = {name: plan.nbytes for name, plan in plans.items() if plan is not None}
-        coder = min(sizes, key=lambda name: sizes[name], default="rans")
-        plan = plans.get(coder)
-        return (
-            coded(levels, single, alone) if plan is None or plan.nbytes >= alone.nbytes else coded(levels, coder, plan)
-        )
+        counts, rows = histograms(levels), levels.size // len(levels) if levels.ndim > 1 else 0
+        symbols = Symbols.of(levels, CHUNK, rows, math.prod(levels.shape[2:]) if levels.ndim > 2 else 0)
+        single, alone = one_table(symbols, "i32", counts)
+        coder, plan = several_tables(symbols, "i32", counts, alone.nbytes)
+        return coded(levels, single, alone) if plan is None else coded(levels, coder, plan)
 
     def unpack_rans(coded: Coded) -> npt.NDArray[Any]:
         head, pieces, count, coder = coded.data

@@ -10,7 +10,7 @@ common=(-std=c11 -O2 -g -ffp-contract=off -Wall -Wextra -Wno-unused-function -Is
 watched=(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
   -fsanitize-coverage=inline-8bit-counters,pc-table)
 
-parts=(hash tables rans rans_x86 rans_neon decode encode rans_encode adaptive runs)
+parts=(hash tables rans rans_x86 rans_neon decode encode counts rans_encode adaptive runs)
 for part in "${parts[@]}"; do
   "$cc" "${common[@]}" "${watched[@]}" -c "src/tersor/core/$part.c" -o "$out/objects/$part.o"
 done

@@ -2,5 +2,6 @@
  * so that neither its time nor its coverage gets in their way. */
 #include "builder.h"
 
+#include "counts.c"
 #include "encode.c"
 #include "rans_encode.c"

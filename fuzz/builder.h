@@ -13,6 +13,8 @@
 #define tsr_histogram build_histogram
 #define tsr_magnitudes build_magnitudes
 #define tsr_class_histogram build_class_histogram
+#define tsr_side_histogram build_side_histogram
+#define tsr_add_by_class build_add_by_class
 #define tsr_class_costs build_class_costs
 #define tsr_planes_split build_planes_split
 

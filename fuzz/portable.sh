@@ -21,7 +21,7 @@ for machine in "" aarch64 s390x; do # the first is the one at hand
     name=$(basename "$source" .c)
     "$compiler" "${flags[@]}" "-DLLVMFuzzerTestOneInput=fuzz_$name" -c "$source" -o "$out/target-$name.o"
   done
-  parts=("$out"/{hash,tables,rans,rans_x86,rans_neon,decode,encode,rans_encode,adaptive,runs}.o)
+  parts=("$out"/{hash,tables,rans,rans_x86,rans_neon,decode,encode,counts,rans_encode,adaptive,runs}.o)
   "$compiler" -static "$out"/{standalone,builder}.o "$out"/target-*.o "${parts[@]}" -lm -o "$out/standalone"
   "$compiler" -static "$out/portable.o" "${parts[@]}" -lm -o "$out/portable"
   echo "${machine:-native}: $("${run[@]}" "$out/portable" build/portable/battery)"

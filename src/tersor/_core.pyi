@@ -73,6 +73,19 @@ def class_histogram(
     span: int,
     counts: npt.NDArray[np.uint64],
 ) -> int: ...
+def side_histogram(
+    values: npt.NDArray[np.int32],
+    first: int,
+    rows: int,
+    columns: int,
+    by_row: bool,
+    lowest: int,
+    span: int,
+    counts: npt.NDArray[np.float32],
+) -> None: ...
+def add_by_class(
+    counts: npt.NDArray[np.float32], classes: npt.NDArray[np.uint8], sums: npt.NDArray[np.uint64]
+) -> None: ...
 def class_costs(
     values: npt.NDArray[np.int32],
     first: int,

@@ -27,6 +27,8 @@ CLASS_SAVING = 0.002
 """Share of a stream that several tables must save: decoding takes somewhat longer with them."""
 RUNS_LONGER = 1e-3
 """Share by which a stream may become longer with coder `runs`, which decodes sparse ones many times faster."""
+LEAST_RIVALRY = 0.5
+"""Share of what tables by row and column save that those by the level before must promise, to be counted in full."""
 CORE_TYPES = {"u8": 0, "i8": 1, "i16": 2, "i32": 3}
 
 
@@ -106,7 +108,7 @@ def encode(symbols: Symbols, kind: str, histograms: list[rans.Histogram] | None 
         encoded = _encoded("zstd", symbols, kind, (zstd.pack(_plain(v, kind)) for v in symbols))
         if encoded.stream.nbytes < limit:
             return encoded
-    other, tabled = _several_tables(symbols, kind, histograms, plan.nbytes)
+    other, tabled = several_tables(symbols, kind, histograms, plan.nbytes)
     if tabled is not None and tabled.nbytes < limit:
         return _encoded(other, symbols, kind, _coded(tabled, symbols))
     if plan.nbytes == limit:
@@ -123,7 +125,7 @@ def coded_bytes(symbols: Symbols, kind: str = "i32") -> int:
         return 0
     histograms = _histograms(symbols)
     alone = one_table(symbols, kind, histograms)[1].nbytes
-    _, several = _several_tables(symbols, kind, histograms, alone)
+    _, several = several_tables(symbols, kind, histograms, alone)
     return min(alone, symbols.count * INTEGER_TYPES[kind], several.nbytes if several is not None else alone)
 
 
@@ -140,17 +142,17 @@ def one_table(symbols: Symbols, kind: str, histograms: list[rans.Histogram]) -> 
     return "rans", plan
 
 
-def _several_tables(
+def several_tables(
     symbols: Symbols, kind: str, histograms: list[rans.Histogram], rival: int
 ) -> tuple[str, rans1.Plan1 | rans2d.Plan2D | None]:
     """Tables by row and column, or by the level before, if they save enough of `rival` bytes."""
     if symbols.row_length == 0 or kind == "u8" or rival < LEAST_FOR_CLASSES:
         return "rans", None
     whole = rans.merge(histograms)
-    plans = (
-        ("rans2d", rans2d.best_plan(*symbols.layout, symbols.row_length, symbols.kernel, whole)),
-        ("rans1", rans1.plan(*symbols.layout, whole)),
-    )
+    classed = rans2d.best_plan(*symbols.layout, symbols.row_length, symbols.kernel, whole)
+    saved = 1 - classed.nbytes / rival if classed is not None else 0.0
+    contexts = rans1.plan(*symbols.layout, whole, max(rans1.LEAST_PROMISE, LEAST_RIVALRY * saved))
+    plans = (("rans2d", classed), ("rans1", contexts))
     paying = [(coder, plan) for coder, plan in plans if plan is not None and plan.nbytes < rival * (1 - CLASS_SAVING)]
     return min(paying, key=lambda pair: pair[1].nbytes, default=("rans", None))
 

@@ -145,13 +145,19 @@ def fit(histogram: Histogram, precisions: tuple[int, ...] = PRECISIONS) -> Table
     windows = _windows(histogram)
     best: tuple[float, Table] | None = None
     for precision in precisions:
-        found = [_priced(histogram, precision, *window, precision - precisions[0]) for window in windows]
-        trials = [trial for trial in found if trial is not None]
-        if not trials:  # the precision has no room for that many symbols
+        least: tuple[float, Table] | None = None
+        chosen = 0
+        for k, window in enumerate(windows):  # fewer and fewer symbols
+            found = _priced(histogram, precision, *window, precision - precisions[0])
+            if found is None:  # the precision has no room for that many
+                continue
+            if least is not None and found[0] >= least[0]:
+                break
+            least, chosen = found, k
+        if least is None:
             continue
-        least = min(trials, key=lambda trial: trial[0])
         if best is None and least[1].frequencies.size <= FEW and histogram.total >= MANY:
-            windows = [windows[found.index(least)]]
+            windows = [windows[chosen]]
         if best is None or least[0] < best[0]:
             best = least
     if best is None:  # more symbols than any precision has room for cannot happen: 4096 < 2^13

@@ -46,15 +46,20 @@ class Plan1:
         return _core.encode_chunk(values, self.native)
 
 
-def plan(values: Callable[[int], Integers], count: int, chunk: int, whole: rans.Histogram) -> Plan1 | None:
-    """Tables for a stream of `count` levels; `whole` counts them all. None where one table is as good."""
+def plan(
+    values: Callable[[int], Integers], count: int, chunk: int, whole: rans.Histogram, least: float = LEAST_PROMISE
+) -> Plan1 | None:
+    """Tables for a stream of `count` levels; `whole` counts them all.
+
+    None where one table is as good, or a sample promises to save less than a share `least`.
+    """
     reach = max(-whole.lowest, whole.lowest + whole.counts.size - 1)
     if whole.counts.size < 2 or whole.total != whole.counts.sum() or reach > LARGEST:
         return None
     chunks = -(-count // chunk)
     lanes = rans.lanes_for(whole.entropy_bits / 8 / chunks)
     sample = np.ascontiguousarray(values(chunks // 2)[:SAMPLE])
-    if _best(_count([sample], lanes, reach))[1] > rans.Histogram.of(sample).entropy_bits * (1 - LEAST_PROMISE):
+    if _best(_count([sample], lanes, reach))[1] > rans.Histogram.of(sample).entropy_bits * (1 - least):
         return None
     contexts, _ = _best(_count((values(k) for k in range(chunks)), lanes, reach))
     return _finish(contexts, reach, lanes, chunks)

@@ -57,10 +57,39 @@ class _Layout:
     chunk: int
     rows: int
     columns: int
+    lowest: int
+    span: int
 
     def parts(self) -> Iterator[tuple[Integers, int]]:
         """Chunks, and the number of the first symbol of each."""
         return ((self.values(k), k * self.chunk) for k in range(self.chunks))
+
+    def by_side(self, rows: Classes, columns: Classes) -> tuple[Classes, npt.NDArray[np.float32]] | None:
+        """Classes of the only side that has any, and the levels of each of its members: (rows or columns, span).
+
+        None where both sides have classes, or lines are so short that the stream is no longer than this.
+        """
+        if columns.max() == 0 and self.columns >= self.span:
+            return rows, self._of_rows
+        if rows.max() == 0 and self.rows >= self.span:
+            return columns, self._of_columns
+        return None
+
+    @cached_property
+    def _of_rows(self) -> npt.NDArray[np.float32]:
+        return self._side(self.rows, by_row=True)
+
+    @cached_property
+    def _of_columns(self) -> npt.NDArray[np.float32]:
+        return self._side(self.columns, by_row=False)
+
+    def _side(self, members: int, *, by_row: bool) -> npt.NDArray[np.float32]:
+        counts = np.zeros((members, self.span), np.float32)
+        for part, first in self.parts():
+            _core.side_histogram(
+                part, first, self.rows, self.columns, by_row, self.lowest, self.span, counts.reshape(-1)
+            )
+        return counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +171,7 @@ def plan(values: Values, count: int, chunk: int, row_length: int, whole: rans.Hi
     span = whole.counts.size
     if not 2 <= span <= WIDEST or whole.total != whole.counts.sum() or max(rows, row_length) > LARGEST_SIDE:
         return None
-    layout = _Layout(values, -(-count // chunk), chunk, rows, row_length)
+    layout = _Layout(values, -(-count // chunk), chunk, rows, row_length, whole.lowest, span)
     best = _start(layout, whole)
     if best is None:
         return None
@@ -169,7 +198,7 @@ def _start(layout: _Layout, whole: rans.Histogram) -> _Classed | None:
         _octaves(sums, n, mean) if wanted else np.zeros(sums.size, np.uint8)
         for (sums, n), wanted in zip(sides, worth, strict=True)
     )
-    fine = _count(layout, rows, columns, whole.lowest, whole.counts.size)
+    fine = _count(layout, rows, columns)
     trials = (_coarser(fine, by) for by in COARSER)
     best = min((t for t in trials if len(t.counts) <= MOST_TABLES), key=lambda t: t.bits)
     return best if best.bits < whole.entropy_bits + TABLE_BITS * np.count_nonzero(whole.counts) else None
@@ -203,11 +232,16 @@ def _octaves(sums: npt.NDArray[np.float64], n: int, mean: float) -> Classes:
     return (level - level.min()).astype(np.uint8)
 
 
-def _count(layout: _Layout, rows: Classes, columns: Classes, lowest: int, span: int) -> _Classed:
-    pairs = np.zeros((int(rows.max()) + 1, int(columns.max()) + 1, span), np.uint64)
-    for part, first in layout.parts():
-        _core.class_histogram(part, first, rows, columns, lowest, span, pairs.reshape(-1))
-    return _Classed(rows, columns, lowest, pairs)
+def _count(layout: _Layout, rows: Classes, columns: Classes) -> _Classed:
+    pairs = np.zeros((int(rows.max()) + 1, int(columns.max()) + 1, layout.span), np.uint64)
+    one = layout.by_side(rows, columns)
+    if one is not None:
+        own, counts = one
+        _core.add_by_class(counts, own, pairs.reshape(-1))
+    else:
+        for part, first in layout.parts():
+            _core.class_histogram(part, first, rows, columns, layout.lowest, layout.span, pairs.reshape(-1))
+    return _Classed(rows, columns, layout.lowest, pairs)
 
 
 def _refine(layout: _Layout, classed: _Classed) -> _Classed:
@@ -217,18 +251,28 @@ def _refine(layout: _Layout, classed: _Classed) -> _Classed:
         classes = int(own.max()) + 1
         if classes == 1:
             continue
-        bits = _level_bits(classed.counts)
-        costs = np.zeros((own.size, classes), np.float32)
-        for part, first in layout.parts():
-            _core.class_costs(
-                part, first, own.size, other, by_row, classed.lowest, bits.T.ravel(), len(bits), costs.reshape(-1)
-            )
+        costs = _costs(layout, classed, by_row)
         used = np.bincount(own, minlength=classes)
         best = np.argmin(costs - np.log2((used + 0.5) / own.size), axis=1).astype(np.uint8)
         best -= best.min()
         rows, columns = (best, other) if by_row else (other, best)
-        classed = _count(layout, rows, columns, classed.lowest, classed.pairs.shape[2])
+        classed = _count(layout, rows, columns)
     return classed
+
+
+def _costs(layout: _Layout, classed: _Classed, by_row: bool) -> npt.NDArray[np.float32]:
+    """Bits of the levels of every row or column under each of the classes of that side."""
+    own, other = (classed.rows, classed.columns) if by_row else (classed.columns, classed.rows)
+    bits, classes = _level_bits(classed.counts), int(own.max()) + 1
+    one = layout.by_side(classed.rows, classed.columns)
+    if one is not None:
+        return one[1] @ bits.T
+    costs = np.zeros((own.size, classes), np.float32)
+    for part, first in layout.parts():
+        _core.class_costs(
+            part, first, own.size, other, by_row, layout.lowest, bits.T.ravel(), len(bits), costs.reshape(-1)
+        )
+    return costs
 
 
 def _level_bits(counts: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:

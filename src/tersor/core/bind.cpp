@@ -203,6 +203,21 @@ uint64_t class_histogram(Integers values, uint64_t first, Classes rows, Classes 
                                lowest, span, counts.data());
 }
 
+void side_histogram(Integers values, uint64_t first, uint64_t rows, uint64_t columns, bool by_row, int32_t lowest, uint32_t span,
+                    Into<float> counts) {
+    check_place(values.size(), first, rows, columns);
+    if (span < 1 || counts.size() / span < (by_row ? rows : columns)) throw StreamError("argument");
+    nb::gil_scoped_release release;
+    tsr_side_histogram(values.data(), values.size(), first, columns, by_row, lowest, span, counts.data());
+}
+
+void add_by_class(Matrix counts, Classes classes, Into<uint64_t> sums) {
+    const size_t members = counts.shape(0), span = counts.shape(1);
+    if (classes.size() != members || sums.size() < (largest(classes) + size_t(1)) * span) throw StreamError("argument");
+    nb::gil_scoped_release release;
+    tsr_add_by_class(counts.data(), members, static_cast<uint32_t>(span), classes.data(), sums.data());
+}
+
 // Costs of the classes of rows given those of columns, or the other way round; `side` rows or columns there are of the wanted kind.
 void class_costs(Integers values, uint64_t first, uint64_t side, Classes other, bool by_row, int32_t lowest, Floats bits,
                  uint32_t tables, Into<float> costs) {
@@ -231,7 +246,6 @@ std::optional<nb::ndarray<nb::numpy, uint16_t, nb::ndim<1>>> round_table(Counts 
 nb::bytes write_tables(Input head, std::vector<nb::tuple> tables) {
     std::vector<uint8_t> data(head.data(), head.data() + head.size());
     size_t position = 8 * data.size();
-    data.resize(data.size() + tables.size() * (TSR_MAX_ALPHABET * 64 + 64));
     for (const nb::tuple &entry : tables) {
         tsr_table table{};
         table.precision = nb::cast<uint32_t>(entry[0]);
@@ -242,6 +256,7 @@ nb::bytes write_tables(Input head, std::vector<nb::tuple> tables) {
             throw StreamError("argument");
         table.alphabet = static_cast<uint32_t>(frequencies.size());
         for (size_t k = 0; k < frequencies.size(); k++) table.frequency[k] = frequencies.data()[k];
+        data.resize(position / 8 + 65 + 64 * frequencies.size());
         check(tsr_table_write(&table, data.data(), data.size(), &position));
     }
     data.resize((position + 7) / 8);
@@ -257,8 +272,9 @@ void context_histogram(Integers values, uint32_t lanes, uint32_t reach, Into<uin
         static_cast<int64_t>(high) > reach || static_cast<int64_t>(low) < -static_cast<int64_t>(reach))
         throw StreamError("argument");
     nb::gil_scoped_release release;
-    tsr_context_histogram(values.data(), values.size(), lanes, static_cast<uint32_t>(counts.size() / span), reach,
-                          counts.data());
+    std::vector<uint64_t> found(4 * counts.size());
+    tsr_context_histogram(values.data(), values.size(), lanes, static_cast<uint32_t>(counts.size() / span), reach, found.data());
+    for (size_t k = 0; k < counts.size(); k++) counts.data()[k] += found[k];
 }
 
 // A chunk: with rans, by table number `table`; with rans1 and rans2d, by the tables that the symbols before it, or rows and columns, choose.
@@ -367,6 +383,8 @@ NB_MODULE(_core, m) {
     m.def("magnitudes", &magnitudes, "values"_a, "first"_a, "rows"_a, "columns"_a);
     m.def("context_histogram", &context_histogram, "values"_a, "lanes"_a, "reach"_a, "counts"_a);
     m.def("class_histogram", &class_histogram, "values"_a, "first"_a, "rows"_a, "columns"_a, "lowest"_a, "span"_a, "counts"_a);
+    m.def("side_histogram", &side_histogram, "values"_a, "first"_a, "rows"_a, "columns"_a, "by_row"_a, "lowest"_a, "span"_a, "counts"_a);
+    m.def("add_by_class", &add_by_class, "counts"_a, "classes"_a, "sums"_a);
     m.def("class_costs", &class_costs, "values"_a, "first"_a, "side"_a, "other"_a, "by_row"_a, "lowest"_a, "bits"_a, "tables"_a,
           "costs"_a);
     m.def("round_table", &round_table, "counts"_a, "precision"_a);

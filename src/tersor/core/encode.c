@@ -55,27 +55,76 @@ static uint64_t count_sparse(const int32_t *values, size_t n, int32_t lowest, ui
     return outside;
 }
 
+enum { SETS = 8 /* of counters: neighbouring equal values would wait for each other's store */, NARROW = 1024, AHEAD = 1024 };
+
+/* Counts n < 2^32 values; the last counter of each set is for what lies outside. */
+static void count_narrow(const int32_t *values, size_t n, int32_t lowest, uint32_t alphabet, uint32_t (*sets)[NARROW + 1]) {
+    size_t i = 0;
+    for (; i + SETS <= n; i += SETS) {
+        __builtin_prefetch(values + i + AHEAD); /* processors start too late where each value takes some work */
+        for (size_t k = 0; k < SETS; k++) {
+            uint32_t symbol = (uint32_t)values[i + k] - (uint32_t)lowest;
+            sets[k][symbol < alphabet ? symbol : alphabet]++;
+        }
+    }
+    for (; i < n; i++) {
+        uint32_t symbol = (uint32_t)values[i] - (uint32_t)lowest;
+        sets[0][symbol < alphabet ? symbol : alphabet]++;
+    }
+}
+
+enum { PAIRED = 64, HALF = 256, PAIR_SETS = 4 };
+
+/* Which pair value i and value i + HALF are; 0 if one is not among the PAIRED values around zero. */
+TSR_VECTORISED static int find_pairs(const int32_t *values, uint16_t *pairs) {
+    uint32_t all = 0;
+    for (size_t i = 0; i < HALF; i++) {
+        uint32_t a = (uint32_t)values[i] + PAIRED / 2, b = (uint32_t)values[i + HALF] + PAIRED / 2;
+        all |= a | b;
+        pairs[i] = (uint16_t)(a * PAIRED + b);
+    }
+    return all < PAIRED;
+}
+
+/* The same, two values at once where both are near zero, all of which have counters. */
+static void count_pairs(const int32_t *values, size_t n, int32_t lowest, uint32_t alphabet, uint32_t (*sets)[NARROW + 1]) {
+    uint32_t found[PAIR_SETS][PAIRED * PAIRED], *near = sets[0] + (-PAIRED / 2 - lowest);
+    uint16_t pairs[HALF];
+    size_t i = 0;
+    memset(found, 0, sizeof found);
+    for (; i + 2 * HALF <= n; i += 2 * HALF) {
+        if (!find_pairs(values + i, pairs)) {
+            count_narrow(values + i, 2 * HALF, lowest, alphabet, sets);
+            continue;
+        }
+        for (size_t k = 0; k < HALF; k += PAIR_SETS) {
+            __builtin_prefetch(values + i + AHEAD + 2 * k);
+            for (size_t set = 0; set < PAIR_SETS; set++) found[set][pairs[k + set]]++;
+        }
+    }
+    count_narrow(values + i, n - i, lowest, alphabet, sets);
+    for (size_t a = 0; a < PAIRED; a++) {
+        for (size_t b = 0; b < PAIRED; b++) {
+            for (size_t set = 0; set < PAIR_SETS; set++) {
+                near[a] += found[set][PAIRED * a + b];
+                near[b] += found[set][PAIRED * a + b];
+            }
+        }
+    }
+}
+
 uint64_t tsr_histogram(const int32_t *values, size_t n, int32_t lowest, uint32_t alphabet, uint64_t *counts) {
-    /* Interleaved sets of counters: neighbouring equal values would wait for each other's store. */
-    enum { SETS = 8, NARROW = 1024, RUN = 1 << 30 };
+    enum { RUN = 1 << 30, WORTH = 1 << 15 /* values: fewer take less time than the sum over pairs */ };
     uint64_t outside = 0;
     memset(counts, 0, 2 * (size_t)alphabet * sizeof *counts);
     if (0u - (uint32_t)lowest < alphabet && looks_sparse(values, n)) return count_sparse(values, n, lowest, alphabet, counts);
     if (alphabet <= NARROW) {
-        uint32_t sets[SETS][NARROW + 1]; /* the last counts what lies outside */
+        const int paired = lowest <= -PAIRED / 2 && lowest + (int32_t)alphabet >= PAIRED / 2;
+        uint32_t sets[SETS][NARROW + 1];
         for (size_t start = 0; start < n; start += RUN) {
-            size_t end = n - start < RUN ? n : start + RUN, i = start;
+            const size_t part = n - start < RUN ? n - start : RUN;
             for (int k = 0; k < SETS; k++) memset(sets[k], 0, (alphabet + 1) * sizeof **sets);
-            for (; i + SETS <= end; i += SETS) {
-                for (int k = 0; k < SETS; k++) {
-                    uint32_t symbol = (uint32_t)values[i + (size_t)k] - (uint32_t)lowest;
-                    sets[k][symbol < alphabet ? symbol : alphabet]++;
-                }
-            }
-            for (; i < end; i++) {
-                uint32_t symbol = (uint32_t)values[i] - (uint32_t)lowest;
-                sets[0][symbol < alphabet ? symbol : alphabet]++;
-            }
+            (paired && part >= WORTH ? count_pairs : count_narrow)(values + start, part, lowest, alphabet, sets);
             for (int k = 0; k < SETS; k++) {
                 for (uint32_t symbol = 0; symbol < alphabet; symbol++) counts[symbol] += sets[k][symbol];
                 outside += sets[k][alphabet];
@@ -91,97 +140,6 @@ uint64_t tsr_histogram(const int32_t *values, size_t n, int32_t lowest, uint32_t
     }
     for (uint32_t k = 0; k < alphabet; k++) counts[k] += odd[k];
     return outside;
-}
-
-/* -- classes of rows and columns (section 6.4) ----------------------------------------------------------------------- */
-
-/* Calls for the stretches of a row among n symbols from number `first` on: i is where one starts, run its length. */
-#define FOR_ROWS(n, first, columns)                                                                                       \
-    for (uint64_t i = 0, row = (first) / (columns), column = (first) % (columns), run;                                \
-         i < (n) && (run = (columns) - column < (n)-i ? (columns) - column : (n)-i, 1); i += run, row++, column = 0)
-
-TSR_VECTORISED void tsr_magnitudes(const int32_t *values, size_t n, uint64_t first, uint64_t columns, double *rows, double *sums) {
-    FOR_ROWS(n, first, columns) {
-        uint64_t total = 0; /* sums of integers may be taken in any order, by vectors */
-        for (uint64_t k = 0; k < run; k++) {
-            uint32_t size = values[i + k] < 0 ? 0u - (uint32_t)values[i + k] : (uint32_t)values[i + k];
-            total += size;
-            sums[column + k] += (double)size;
-        }
-        rows[row] += (double)total;
-    }
-}
-
-uint64_t tsr_class_histogram(const int32_t *values, size_t n, uint64_t first, uint64_t columns, const uint8_t *row_class,
-                             const uint8_t *column_class, uint32_t classes, int32_t lowest, uint32_t span, uint64_t *counts) {
-    uint64_t outside = 0;
-    FOR_ROWS(n, first, columns) {
-        const size_t above = (size_t)row_class[row] * classes;
-        for (uint64_t k = 0; k < run; k++) {
-            uint32_t symbol = (uint32_t)values[i + k] - (uint32_t)lowest;
-            if (symbol < span) counts[span * (above + column_class[column + k]) + symbol]++;
-            else outside++;
-        }
-    }
-    return outside;
-}
-
-void tsr_context_histogram(const int32_t *values, size_t n, uint32_t lanes, uint32_t contexts, uint32_t reach, uint64_t *counts) {
-    int32_t before[TSR_MAX_LANES] = {0};
-    const size_t span = 2 * (size_t)reach + 1;
-    for (size_t start = 0; start < n; start += TSR_BLOCK) {
-        const size_t size = n - start < TSR_BLOCK ? n - start : TSR_BLOCK, run = size / lanes;
-        for (size_t i = start, lane = 0; i < start + size; lane++) {
-            const size_t end = i + (start + size - i > size - run * lanes ? run : 1); /* the last few have a lane each */
-            int32_t last = before[lane % lanes];
-            for (; i < end; i++) {
-                counts[span * tsr_context(last, contexts) + reach + (size_t)tsr_turned(values[i], last)]++;
-                last = values[i];
-            }
-            before[lane % lanes] = last;
-        }
-    }
-}
-
-/* n floats of `bits` added to `costs`. */
-static inline void add_costs(float *costs, const float *bits, uint32_t n) {
-    for (uint32_t s = 0; s < n; s++) costs[s] += bits[s];
-}
-
-enum { COUNTED = 512 }; /* most levels that are counted before they are priced */
-
-/* The same for n levels of one row whose columns are all of class 0: each level is priced once. */
-static inline void add_counted(const int32_t *values, size_t n, int32_t lowest, uint32_t span, const float *bits, uint32_t tables,
-                               uint32_t classes, float *costs) {
-    uint32_t counts[2][COUNTED + 1] = {{0}}; /* two sets, for neighbours are often equal; the last counts what lies outside */
-    for (size_t k = 0; k < n; k++) {
-        uint32_t symbol = (uint32_t)values[k] - (uint32_t)lowest;
-        counts[k & 1][symbol < span ? symbol : span]++;
-    }
-    for (uint32_t symbol = 0; symbol < span; symbol++) {
-        const float count = (float)(counts[0][symbol] + counts[1][symbol]);
-        if (count == 0) continue;
-        for (uint32_t s = 0; s < classes; s++) costs[s] += count * bits[(size_t)symbol * tables + s];
-    }
-}
-
-TSR_VECTORISED void tsr_class_costs(const int32_t *values, size_t n, uint64_t first, uint64_t columns, const uint8_t *other, int by_row,
-                                    int32_t lowest, uint32_t span, const float *bits, uint32_t tables, uint32_t classes,
-                                    float *costs) {
-    uint8_t several = !by_row || span > COUNTED;
-    for (uint64_t k = 0; k < columns && !several; k++) several = other[k];
-    FOR_ROWS(n, first, columns) {
-        if (!several && run >= span) {
-            add_counted(values + i, (size_t)run, lowest, span, bits, tables, classes, costs + row * classes);
-            continue;
-        }
-        for (uint64_t k = 0; k < run; k++) {
-            uint32_t symbol = (uint32_t)values[i + k] - (uint32_t)lowest;
-            if (symbol >= span) continue;
-            uint64_t mine = by_row ? row : column + k, its = by_row ? column + k : row;
-            add_costs(costs + mine * classes, bits + (size_t)symbol * tables + other[its], classes);
-        }
-    }
 }
 
 /* -- tables -------------------------------------------------------------------------------------------------------- */
@@ -278,14 +236,16 @@ static void write_bits(bit_writer *w, uint32_t x, uint32_t n) {
         w->failed = 1;
         return;
     }
-    for (uint32_t i = 0; i < n; i++, w->position++) {
-        if (w->data != NULL && x >> i & 1) w->data[w->position >> 3] |= (uint8_t)(1u << (w->position & 7));
+    for (uint32_t i = 0; w->data != NULL && i < n; i++) {
+        const size_t at = w->position + i;
+        if (x >> i & 1) w->data[at >> 3] |= (uint8_t)(1u << (at & 7));
     }
+    w->position += n;
 }
 
 static void write_unary(bit_writer *w, uint32_t n) {
-    for (uint32_t i = 0; i < n; i++) write_bits(w, 1, 1);
-    write_bits(w, 0, 1);
+    for (; n > 31; n -= 31) write_bits(w, INT32_MAX, 31);
+    write_bits(w, (1u << n) - 1, n + 1);
 }
 
 static void write_golomb(bit_writer *w, uint32_t x, uint32_t order) {

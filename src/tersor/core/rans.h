@@ -41,6 +41,9 @@ size_t tsr_decode_avx2(tsr_reader *reader, const uint8_t *tables, void *out, siz
 
 /* A whole block of a `rans1` stream from the order of 32 lanes to its own. */
 void tsr_restore_avx512(const int32_t *coded, int32_t *out);
+
+/* The inverse. */
+void tsr_arrange_avx512(const int32_t *values, int32_t *coded);
 #endif
 
 #if TSR_NEON

@@ -81,11 +81,77 @@ static uint8_t *write_patches(const patch_list *patches, const int32_t *values, 
     return p;
 }
 
+#if TSR_X86
+#define TARGET __attribute__((target("avx512f,bmi2,popcnt")))
+enum { FEW_CONTEXTS = 16, FARTHEST = 1 << 20 };
+
+/* The levels of each table that are next to each other and have entries, its mode among them. */
+typedef struct {
+    int32_t lowest[FEW_CONTEXTS], highest[FEW_CONTEXTS];
+} tsr_known;
+
+static void find_known(const tsr_encoder *e, uint32_t contexts, tsr_known *known) {
+    memset(known, 0, sizeof *known);
+    for (uint32_t k = 0; k < contexts; k++) {
+        const uint32_t *entries = e->entries + (size_t)e->span * k;
+        uint32_t low = e->modes[k] - e->span * k, high = low;
+        while (low > 0 && entries[low - 1] != 0) low--;
+        while (high + 1 < e->span && entries[high + 1] != 0) high++;
+        known->lowest[k] = e->lowest + (int32_t)low;
+        known->highest[k] = e->lowest + (int32_t)high;
+    }
+}
+
+/* tsr_context_arrange for a whole block of 32 lanes, sixteen neighbours at once; 0, and nothing done, where a level may be patched. */
+TARGET static int arrange_512(const tsr_known *known, uint32_t contexts, const int32_t *values, int32_t *before, int32_t *turned,
+                              uint8_t *tables) {
+    enum { RUN = TSR_BLOCK / 32, LEVEL = 8 /* bits of a table */ };
+    const __m512i lowest = _mm512_loadu_si512(known->lowest), highest = _mm512_loadu_si512(known->highest);
+    const __m512i most = _mm512_set1_epi32((int)contexts - 1);
+    int32_t pairs[TSR_BLOCK];
+    __mmask16 beyond = 0;
+    for (size_t lane = 0; lane < 32; lane++) {
+        __m512i last = _mm512_set1_epi32(before[lane]);
+        for (size_t i = RUN * lane; i < RUN * (lane + 1); i += 16) {
+            __m512i level = _mm512_loadu_si512(values + i), previous = _mm512_alignr_epi32(level, last, 15);
+            __m512i sign = _mm512_srai_epi32(previous, 31), table = _mm512_min_epu32(_mm512_abs_epi32(previous), most);
+            last = level;
+            level = _mm512_sub_epi32(_mm512_xor_si512(level, sign), sign);
+            beyond |= _mm512_cmplt_epi32_mask(level, _mm512_permutexvar_epi32(table, lowest)) |
+                      _mm512_cmpgt_epi32_mask(level, _mm512_permutexvar_epi32(table, highest));
+            _mm512_storeu_si512(pairs + i, _mm512_or_si512(_mm512_slli_epi32(level, LEVEL), table));
+        }
+    }
+    if (beyond) return 0;
+    for (size_t lane = 0; lane < 32; lane++) before[lane] = values[RUN * lane + RUN - 1];
+    tsr_arrange_avx512(pairs, turned);
+    for (size_t i = 0; i < TSR_BLOCK; i += 16) {
+        __m512i pair = _mm512_loadu_si512(turned + i);
+        _mm_storeu_si128((void *)(tables + i), _mm512_cvtepi32_epi8(pair));
+        _mm512_storeu_si512(turned + i, _mm512_srai_epi32(pair, LEVEL));
+    }
+    return 1;
+}
+#undef TARGET
+#endif
+
 void tsr_context_arrange(const tsr_encoder *e, uint32_t contexts, uint32_t lanes, const int32_t *values, size_t n, int32_t *turned,
                          uint8_t *tables) {
     int32_t before[TSR_MAX_LANES] = {0};
     size_t i = 0;
+#if TSR_X86
+    const int wide = lanes == 32 && contexts <= FEW_CONTEXTS && e->lowest >= -FARTHEST && e->lowest <= FARTHEST &&
+                     tsr_simd_best() >= TSR_SIMD_AVX512;
+    tsr_known known;
+    if (wide) find_known(e, contexts, &known);
+#endif
     while (i < n) {
+#if TSR_X86
+        if (wide && n - i >= TSR_BLOCK && arrange_512(&known, contexts, values + i, before, turned + i, tables + i)) {
+            i += TSR_BLOCK;
+            continue;
+        }
+#endif
         const size_t start = i, size = n - i < TSR_BLOCK ? n - i : TSR_BLOCK, run = size / lanes;
         for (size_t step = 0; i < start + size; step++) {
             const size_t stride = step < run ? run : 1, from = step < run ? start + step : i;
@@ -144,7 +210,6 @@ TARGET static inline __attribute__((always_inline)) uint16_t *encode_512(const t
     const __m512i low16 = _mm512_set1_epi32(0xFFFF), one = _mm512_set1_epi32(1), whole = _mm512_set1_epi32(1 << e->precision);
     const __m512i numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m128i precision = _mm_cvtsi32_si128((int)e->precision), rest = _mm_cvtsi32_si128(32 - (int)e->precision);
-    const __m512i only_mode = _mm512_set1_epi32((int)e->modes[0]);
     __m512i registers[4][2];
     for (uint32_t k = 0; k < 2 * (uint32_t)pairs; k++) {
         const uint32_t from = 16 * k < e->span ? 16 * k : 0, there = e->span - from;
@@ -154,17 +219,17 @@ TARGET static inline __attribute__((always_inline)) uint16_t *encode_512(const t
     for (size_t g = groups; g-- > 0;) {
         for (int k = 1; k >= 0; k--) {
             const size_t i = 32 * g + 16 * (size_t)k;
-            __m512i symbol = _mm512_sub_epi32(_mm512_loadu_si512(values + i), lowest), mode = only_mode;
+            __m512i symbol = _mm512_sub_epi32(_mm512_loadu_si512(values + i), lowest), table = _mm512_setzero_si512();
             __mmask16 known = _mm512_cmplt_epu32_mask(symbol, span);
             if (tables) {
-                __m512i table = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(tables + i)));
+                table = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(tables + i)));
                 symbol = _mm512_add_epi32(symbol, _mm512_mullo_epi32(table, span));
-                mode = _mm512_i32gather_epi32(table, e->modes, 4);
             }
             __m512i entry = pairs ? _mm512_maskz_mov_epi32(known, look_up(registers, symbol, pairs))
                                   : _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), known, symbol, e->entries, 4);
             __mmask16 lacking = _mm512_testn_epi32_mask(entry, entry);
             if (lacking) {
+                __m512i mode = _mm512_i32gather_epi32(table, e->modes, 4);
                 entry = _mm512_mask_i32gather_epi32(entry, lacking, mode, e->entries, 4);
                 for (uint32_t left = lacking; left != 0; left &= ~(UINT32_C(1) << (31 - (uint32_t)__builtin_clz(left))))
                     patches->places[patches->count++] = (uint32_t)i + 31 - (uint32_t)__builtin_clz(left);

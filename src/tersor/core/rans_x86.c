@@ -103,10 +103,10 @@ TARGET INLINE size_t decode_512(tsr_reader *r, const uint8_t *tables, void *out,
     return i;
 }
 
-/* 16 by 16 integers, rows of 32 apart, to columns `run` apart. */
-TARGET INLINE void transpose_16(const int32_t *in, int32_t *out, const size_t run) {
+/* 16 by 16 integers, rows `apart`, to columns `run` apart. */
+TARGET INLINE void transpose_16(const int32_t *in, const size_t apart, int32_t *out, const size_t run) {
     __m512i a[16], b[16];
-    for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(in + 32 * i);
+    for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(in + apart * (size_t)i);
     for (int i = 0; i < 16; i += 2) {
         b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
         b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
@@ -130,7 +130,13 @@ TARGET INLINE void transpose_16(const int32_t *in, int32_t *out, const size_t ru
 TARGET void tsr_restore_avx512(const int32_t *coded, int32_t *out) {
     const size_t run = TSR_BLOCK / 32;
     for (size_t step = 0; step < run; step += 16)
-        for (size_t lane = 0; lane < 32; lane += 16) transpose_16(coded + 32 * step + lane, out + run * lane + step, run);
+        for (size_t lane = 0; lane < 32; lane += 16) transpose_16(coded + 32 * step + lane, 32, out + run * lane + step, run);
+}
+
+TARGET void tsr_arrange_avx512(const int32_t *values, int32_t *coded) {
+    const size_t run = TSR_BLOCK / 32;
+    for (size_t step = 0; step < run; step += 16)
+        for (size_t lane = 0; lane < 32; lane += 16) transpose_16(values + run * lane + step, run, coded + 32 * step + lane, 32);
 }
 
 #define BY_KIND(tables, vectors, bytes, contexts)                                                                     \

@@ -245,8 +245,16 @@ void tsr_magnitudes(const int32_t *values, size_t n, uint64_t first, uint64_t co
 uint64_t tsr_class_histogram(const int32_t *values, size_t n, uint64_t first, uint64_t columns, const uint8_t *row_class,
                              const uint8_t *column_class, uint32_t classes, int32_t lowest, uint32_t span, uint64_t *counts);
 
+/* Counts values lowest .. lowest + span - 1 of every row (by_row) or column, into rows of `span` counts: up to 2^24 a
+ * float is exact, and prices are in floats. */
+void tsr_side_histogram(const int32_t *values, size_t n, uint64_t first, uint64_t columns, int by_row, int32_t lowest, uint32_t span,
+                        float *counts);
+
+/* Adds the `span` counts of every member, a row or a column, to the sums of its class. */
+void tsr_add_by_class(const float *counts, size_t members, uint32_t span, const uint8_t *classes, uint64_t *sums);
+
 /* Counts turned levels by context, as tsr_context_arrange would give them where no level is patched, into `contexts` rows of 2 reach + 1
- * counts for the levels from -reach on; no level is larger. */
+ * counts for the levels from -reach on; no level is larger. `counts` has room for four times as many, zero at first. */
 void tsr_context_histogram(const int32_t *values, size_t n, uint32_t lanes, uint32_t contexts, uint32_t reach, uint64_t *counts);
 
 /* Adds to `costs`, `classes` floats for every row (by_row) or column, the bits of its symbols under each class, given the classes of
