@@ -65,11 +65,13 @@ RECIPES = ("fast", "balanced", "best", PAPER.name)
 
 
 class Task(NamedTuple):
-    """Ratios of tersor's recipes; NNCodec's quantization parameters; steps that the whole network shares."""
+    """Ratios of tersor's recipes; NNCodec's quantization parameters; steps that the whole network shares; how many of
+    its inputs tersor is calibrated with."""
 
     ratios: dict[str, tuple[float, ...]]
     nncodec: tuple[int, ...]
     steps: tuple[float, ...]
+    count: int = COUNT
 
 
 def ratios(fast: tuple[float, ...], balanced: tuple[float, ...], best: tuple[float, ...] = ()) -> dict[str, Any]:
@@ -91,7 +93,9 @@ TASKS = {  # the small networks first
         ratios((4, 6, 8, 10, 12, 15, 20, 28, 36), (5, 8, 12, 20, 30), (12, 20)), (-36, -32, -28, -24, -20),
         (0.008, 0.012, 0.016, 0.024, 0.032),
     ),
-    "language": Task(ratios((4, 5, 6, 7, 8, 10, 12), (4, 6, 9, 12)), (-36, -32, -28), (0.004, 0.008, 0.012, 0.02)),
+    "language": Task(
+        ratios((4, 5, 6, 7, 8, 10, 12), (6, 9, 12)), (-36, -32, -28), (0.004, 0.008, 0.012, 0.02), count=64
+    ),
     "crnn": Task(ratios((4, 6, 8, 10, 12), (4, 6, 10)), (-36, -32, -28), (0.004, 0.008, 0.016)),
     "efficientnet_lite0": Task(
         ratios((4, 5, 6, 7, 8, 10, 12), (6, 10)), (-40, -36, -32, -28), (0.004, 0.006, 0.008, 0.016),
@@ -154,8 +158,8 @@ def own(recipe: str, network: Network, folder: Path, settings: Sequence[str]) ->
     source: Any = network.weights
     given: dict[str, Any] = {"method": PAPER} if recipe == PAPER.name else {"recipe": recipe}
     if recipe != "fast":
-        task = CALIBRATED[network.name]
-        source, given = task.model(), given | {"calibration": task.calibration(), "calibration_count": COUNT}
+        task, count = CALIBRATED[network.name], TASKS[network.name].count
+        source, given = task.model(), given | {"calibration": task.calibration(), "calibration_count": count}
     path = folder / "tersor.tsr"
     for setting in settings:
         record: Point = {"tool": f"tersor {recipe}", "setting": setting}
