@@ -126,8 +126,8 @@ def text_batches(texts: Sequence[Any], model: Model) -> Iterator[Sample]:
     import torch
 
     if len(texts) and isinstance(texts[0], np.ndarray):
-        for k in range(0, len(texts), TEXTS // 4):
-            ids = torch.from_numpy(np.stack(texts[k : k + TEXTS // 4]))
+        for block in texts:  # one at a time: a language model's outputs are large
+            ids = torch.from_numpy(block)[None]
             yield {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         return
     tokenizer = _tokenizer(model)

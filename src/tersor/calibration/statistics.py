@@ -189,8 +189,9 @@ class Sums:
         factor = torch.linalg.cholesky(_damped(sigma, DAMPING))
         gradients = torch.cat(self.gradients, 1).to(factor.dtype).mT
         exact = float(torch.linalg.solve_triangular(factor, gradients, upper=False).square().sum())
-        white = torch.linalg.solve_triangular(factor, sigma, upper=False)
-        width = torch.linalg.solve_triangular(factor, white.mT, upper=False).diagonal(dim1=1, dim2=2).sum(1)
+        width = (torch.cholesky_inverse(factor) * sigma).sum(
+            (1, 2)
+        )  # the trace of covariance^-1/2 sigma covariance^-1/2
         apart = float((self.squares.reshape(groups, -1)[which][:, rows] * width[:, None]).sum())
         return exact / apart if apart > 0 else 1.0
 
@@ -221,6 +222,11 @@ class Sums:
         counts = torch.tensor(self.seen, dtype=_double(total), device=total.device).clamp(min=1)
         return total.to(counts.dtype) / counts.reshape(-1, *[1] * (total.dim() - 1))
 
+    def _covariance(self, products: torch.Tensor) -> npt.NDArray[np.float32]:
+        """The mean of products, symmetric to the last bit."""
+        counts = torch.tensor(self.seen, device=products.device).clamp(min=1)
+        return (products + products.mT).div_(2 * counts[:, None, None]).cpu().numpy()
+
     def finish(self, outputs: int) -> Statistics:
         """The statistics, by the number of output rows that gradients were drawn for."""
         usage = np.zeros(self.rows) if self.looked_up else None
@@ -235,7 +241,7 @@ class Sums:
             return Statistics(None, fisher, usage, count=self.calls, transposed=self.transposed)
         whole = self.parts == 1
         return Statistics(
-            (self._mean(self.own.products + self.own.products.mT) / 2).float().cpu().numpy(),
+            self._covariance(self.own.products),
             fisher.repeat(self.parts),
             None if usage is None else usage.repeat(self.parts),
             count=min(self.seen),
@@ -250,7 +256,9 @@ def _damped(sigma: torch.Tensor, damping: float) -> torch.Tensor:
     """Covariances (groups, n, n) with `damping` mean diagonals added to the diagonal, and a floor for dead groups."""
     level = sigma.diagonal(dim1=1, dim2=2).mean(1)
     floor = damping * level + FLOOR * level.mean() + torch.finfo(sigma.dtype).tiny
-    return sigma + torch.diag_embed(floor[:, None].expand(-1, sigma.shape[1]))
+    found = sigma.clone()
+    found.diagonal(dim1=1, dim2=2).add_(floor[:, None])
+    return found
 
 
 def _gram(x: torch.Tensor) -> torch.Tensor:

@@ -21,13 +21,14 @@ _READING = threading.Lock()
 
 
 class Stored(MutableMapping[str, Statistics]):
-    """Statistics by unit name, each read from a file of its own whenever it is asked for and never kept.
+    """Statistics by unit name, each in a file of its own; of those that were read, a thread keeps the last alone.
 
     `files` says which are there; copies share the folder, where nothing is ever overwritten or deleted.
     """
 
     def __init__(self, folder: Path, files: Mapping[str, str] | None = None) -> None:
         self.folder, self.files = folder, dict(files or {})
+        self._last = threading.local()
 
     def copy(self) -> Stored:
         """Another mapping of the same statistics."""
@@ -45,7 +46,10 @@ class Stored(MutableMapping[str, Statistics]):
         self.files[name] = file
 
     def __getitem__(self, name: str) -> Statistics:
-        path = self.folder / self.files[name]
+        path, last = self.folder / self.files[name], self._last
+        if getattr(last, "path", None) == path:
+            return last.statistics
+        last.path = last.statistics = None  # before the next is read: both may be large
         try:
             with _READING, path.open("rb") as file, np.load(file) as arrays:
                 found = {key: arrays[key] for key in arrays.files}
@@ -54,7 +58,8 @@ class Stored(MutableMapping[str, Statistics]):
             raise OutputError(
                 "the work folder is damaged", where=str(path), remedy="run again without --resume"
             ) from error
-        return Statistics(**{part: found.get(part) for part in PARTS}, **facts)
+        last.path, last.statistics = path, Statistics(**{part: found.get(part) for part in PARTS}, **facts)
+        return last.statistics
 
     def __delitem__(self, name: str) -> None:
         del self.files[name]

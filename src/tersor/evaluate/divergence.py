@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tersor.errors import CalibrationError, MismatchError, SettingError
-from tersor.evaluate.measures import Kind, divergence, kind_of
+from tersor.evaluate.measures import Kind, divergence, kind_of, rows
 from tersor.sources.model import Model, current_folder_importable, python_object
-from tersor.sources.running import Sample, evaluating, moved
+from tersor.sources.running import Sample, evaluating, moved, on_device
 
 if TYPE_CHECKING:
     import torch
@@ -41,11 +40,16 @@ class Divergence:
         return f"{self.mean:.3g} ({UNITS[self.kind]} over {self.rows} outputs)"
 
 
+KEPT = 2**25
+"""Numbers of the original's outputs that are kept. Of wider ones, as those of language models are, not all rows are."""
+
+
 class Evaluator:
     """The divergence of other weights from the original's outputs, which are computed once and kept.
 
-    Outputs are compared on `samples`, padding left out; `kind` is guessed by default. Raises `CalibrationError`
-    when there are no samples, when the model fails on them, and when its own outputs are not finite.
+    Outputs are compared on `samples`, padding left out; `kind` is guessed by default. While a divergence is measured,
+    the model's own module holds the other weights. Raises `CalibrationError` when there are no samples, when the model
+    fails on them, and when its own outputs are not finite.
     """
 
     def __init__(
@@ -56,11 +60,10 @@ class Evaluator:
         if not samples:
             raise CalibrationError("there are no samples to evaluate on", remedy="give at least two model inputs")
         self.model = model
-        self._module = copy.deepcopy(model.module)
-        self._module = self._module if device is None else self._module.to(device)
+        self._module = on_device(model.module, device)
         tensors = [*self._module.parameters(), *self._module.buffers()]
         self._samples = [moved(s, tensors[0].device) if tensors else s for s in samples]
-        outputs = list[torch.Tensor]()
+        self._outputs = list[torch.Tensor]()
         for number in range(len(self._samples)):
             result, output = self._run(self._module, number)
             kind = kind or kind_of(result, output)
@@ -70,8 +73,9 @@ class Evaluator:
                     where=f"sample {number}",
                     remedy="look for samples that the model cannot take",
                 )
-            outputs.append(output)
-        self._outputs = outputs
+            if not number:
+                self._every = -(-output.numel() * len(self._samples) // KEPT)
+            self._outputs.append(rows(kind, output)[:: self._every].clone())
         self._kind: Kind = kind or "values"
 
     @property
@@ -89,7 +93,10 @@ class Evaluator:
         """The divergence of another module of the same architecture, on the same device."""
         import torch
 
-        parts = [divergence(self._kind, before, self._run(module, k)[1]) for k, before in enumerate(self._outputs)]
+        parts = list[torch.Tensor]()
+        for number, before in enumerate(self._outputs):
+            after = rows(self._kind, self._run(module, number)[1])[:: self._every]
+            parts.append(divergence(self._kind, before, after))
         every = torch.cat(parts)
         mean = float(every.mean())
         return Divergence(max(mean, 0.0) if math.isfinite(mean) else math.inf, self._kind, len(every))
@@ -102,17 +109,16 @@ class Evaluator:
         import torch
 
         state = self._module.state_dict(keep_vars=True)
-        with torch.no_grad():
-            try:
-                for name, array in tensors.items():
-                    if name not in state or tuple(state[name].shape) != np.shape(array):
-                        raise MismatchError(f"the model has no tensor {name} of shape {np.shape(array)}")
-                    state[name].copy_(torch.from_numpy(np.array(array)))
-                return self.of_module(self._module)
-            finally:
-                original = self.model.module.state_dict(keep_vars=True)
-                for name in tensors.keys() & original.keys():
-                    state[name].copy_(original[name])
+        originals = {name: state[name].data for name in tensors if name in state}
+        try:
+            for name, array in tensors.items():
+                if name not in state or tuple(state[name].shape) != np.shape(array):
+                    raise MismatchError(f"the model has no tensor {name} of shape {np.shape(array)}")
+                state[name].data = torch.from_numpy(np.asarray(array)).to(state[name])
+            return self.of_module(self._module)
+        finally:
+            for name, original in originals.items():
+                state[name].data = original
 
 
 def user_metric(reference: str, module: torch.nn.Module) -> float:

@@ -23,6 +23,8 @@ Kind = Literal["logits", "probabilities", "bernoulli", "vectors", "values"]
 - values: squared error over mean squared norm, a sample at a time.
 """
 
+CHUNK = 2**24
+"""Numbers that are worked on at once."""
 SMALLEST = 1e-9
 """Probabilities below this count as this."""
 
@@ -67,11 +69,21 @@ def divergence(kind: Kind, before: torch.Tensor, after: torch.Tensor) -> torch.T
     """Divergences of two outputs of one shape, (rows,) in float64; their mean is what is reported."""
     import torch
 
-    p, q = rows(kind, before).double(), rows(kind, after).double()
+    p, q = rows(kind, before), rows(kind, after)
+    if kind == "values":
+        p, q = p.double(), q.double()
+        return (p - q).square().sum(1) / p.square().sum(1).mean().clamp(min=torch.finfo(torch.float64).tiny)
+    some = max(1, CHUNK // max(1, p.shape[1]))
+    pairs = zip(p.split(some), q.split(some), strict=True)
+    return torch.cat([_between(kind, p.double(), q.double()) for p, q in pairs])
+
+
+def _between(kind: Kind, p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """Divergences of rows (rows, width), (rows,)."""
+    import torch
+
     if kind == "vectors":
         return 1 - torch.nn.functional.cosine_similarity(p, q, dim=1)
-    if kind == "values":
-        return (p - q).square().sum(1) / p.square().sum(1).mean().clamp(min=torch.finfo(torch.float64).tiny)
     if kind == "logits":
         p, q = p.log_softmax(1), q.log_softmax(1)
         return (p.exp() * (p - q)).sum(1)
@@ -98,19 +110,26 @@ def draw(kind: Kind, output: torch.Tensor, generator: torch.Generator) -> tuple[
         raise CalibrationError(
             "the model's output is NaN or infinite", remedy="look for samples that the model cannot take"
         )
-    y = flat.detach().float()
+    if kind == "values":
+        noise = torch.randn(flat.shape, generator=generator).to(flat.device)
+        power = flat.detach().double().square().sum(1).mean()
+        return flat, (noise * (2 / power.clamp(min=1e-30)).sqrt().float()).to(flat.dtype)
+    parts = flat.detach().split(max(1, CHUNK // max(1, flat.shape[1])))
+    return flat, torch.cat([_drawn(kind, part.float(), generator).to(flat.dtype) for part in parts])
+
+
+def _drawn(kind: Kind, y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A random gradient for rows (rows, width)."""
+    import torch
+
     noise = torch.randn(y.shape, generator=generator).to(y.device)
     if kind == "logits":
         p = y.softmax(1)
         gradient = p.sqrt() * noise
-        gradient = gradient - p * gradient.sum(1, keepdim=True)
-    elif kind == "probabilities":
-        gradient = noise / y.clamp(min=SMALLEST).sqrt()
-    elif kind == "bernoulli":
-        gradient = noise / (y * (1 - y)).clamp(min=SMALLEST).sqrt()
-    elif kind == "vectors":
-        norm = y.norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-        gradient = (noise - y / norm * (noise * y / norm).sum(1, keepdim=True)) / norm
-    else:
-        gradient = noise * (2 / y.double().square().sum(1).mean().clamp(min=1e-30)).sqrt().float()
-    return flat, gradient.to(flat.dtype)
+        return gradient - p * gradient.sum(1, keepdim=True)
+    if kind == "probabilities":
+        return noise / y.clamp(min=SMALLEST).sqrt()
+    if kind == "bernoulli":
+        return noise / (y * (1 - y)).clamp(min=SMALLEST).sqrt()
+    norm = y.norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)  # vectors
+    return (noise - y / norm * (noise * y / norm).sum(1, keepdim=True)) / norm

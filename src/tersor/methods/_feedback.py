@@ -22,6 +22,8 @@ Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int32]
 Classes = npt.NDArray[np.uint8]
 
+CHUNK = 2**22
+"""Weights that are worked on at once in float64."""
 MAX_CLASSES = 64
 MAX_LIMIT = 2048
 """Levels beyond cost what this one does."""
@@ -134,11 +136,11 @@ def prepare(
     spread: int = 1,
 ) -> Prepared:
     """Order, factor, steps and classes of the problem that `solve` describes, with steps of rows times `spacing`."""
-    order, n = _order(covariance), weights.shape[1]
+    order = _order(covariance)
     w = np.ascontiguousarray(weights[:, order])
     fisher = np.maximum(fisher, fisher.mean() * ROW_FLOOR)
     fold = how.quadratic * theta / max(float((np.square(w, dtype=np.float64).mean(1) * fisher).mean()), TINY)
-    factor = _cholesky(covariance[:, order][:, :, order] + fold * np.eye(n))
+    factor = _factor(covariance, order, fold)
     row_steps, column_steps = _steps(factor, fisher, theta, how)
     row_steps = row_steps * np.float32(spacing)
     row_weight = (fisher * np.square(row_steps, dtype=np.float64) / (12 * theta)).astype(np.float32)
@@ -151,7 +153,7 @@ def prepare(
 def solve_on_grid(weights: Floats, covariance: Doubles, row_steps: Floats) -> Solution:
     """Round `weights` (rows, n) to a grid for every row, with error feedback alone (GPTQ with ordered columns)."""
     order, (rows, n) = _order(covariance), weights.shape
-    factor = _cholesky(covariance[:, order][:, :, order])
+    factor = _factor(covariance, order)
     residual = _targets(np.ascontiguousarray(weights[:, order]), factor, 0.0)
     levels, columns = np.empty((rows, n), np.int32), np.ones(n, np.float32)
     _core.feedback_round(
@@ -161,8 +163,11 @@ def solve_on_grid(weights: Floats, covariance: Doubles, row_steps: Floats) -> So
     return Solution(np.ascontiguousarray(levels[:, np.argsort(order)]), row_steps, columns)
 
 
-def _cholesky(covariance: Doubles) -> Doubles:
-    return np.linalg.cholesky(covariance).astype(np.float64, copy=False)
+def _factor(covariance: Doubles, order: npt.NDArray[np.int64], fold: float = 0.0) -> Doubles:
+    """Cholesky factors of covariances with their columns in this order and the quadratic price on the diagonal."""
+    found = covariance[:, order[:, None], order]
+    found[:, range(len(order)), range(len(order))] += fold
+    return np.linalg.cholesky(found).astype(np.float64, copy=False)
 
 
 def _order(covariance: Doubles) -> npt.NDArray[np.int64]:
@@ -174,13 +179,16 @@ def _targets(w: Floats, factor: Doubles, fold: float) -> Floats:
     """W' L' with W' = W A (A + fold I)^-1: what the weights become if the quadratic price is paid in advance."""
     import torch
 
-    rows, n = w.shape
-    grouped = w.reshape(len(factor), -1, n).astype(np.float64)
-    targets = grouped @ factor
-    if fold > 0:  # A L'^-T = L' - fold L'^-T
-        solved = torch.linalg.solve_triangular(torch.from_numpy(factor), torch.from_numpy(grouped).mT, upper=False)
-        targets -= fold * solved.mT.numpy()
-    return targets.reshape(rows, n).astype(np.float32)
+    grouped = w.reshape(len(factor), -1, w.shape[1])
+    targets, some = np.empty_like(grouped), max(1, CHUNK // (len(factor) * w.shape[1]))
+    for k in range(0, grouped.shape[1], some):
+        part = grouped[:, k : k + some].astype(np.float64)
+        found = part @ factor
+        if fold > 0:  # A L'^-T = L' - fold L'^-T
+            solved = torch.linalg.solve_triangular(torch.from_numpy(factor), torch.from_numpy(part).mT, upper=False)
+            found -= fold * solved.mT.numpy()
+        targets[:, k : k + some] = found
+    return targets.reshape(w.shape)
 
 
 def _steps(factor: Doubles, fisher: Doubles, theta: float, how: Rounding) -> tuple[Floats, Floats]:
