@@ -1,6 +1,6 @@
 """Time and peak memory of the balanced recipe against the number of weights, at one width.
 
-Transformer encoders of width 192 and 1 to 8 blocks at 3 bits a weight, from 64 sequences of 32 vectors, eight to a
+Transformer encoders of width 192 and 1 to 16 blocks at 3 bits a weight, from 64 sequences of 32 vectors, eight to a
 batch, each in a process of its own on one thread. Linear means that CPU seconds a weight do not grow. Weights are
 random: nothing is said of quality.
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.common import Results
 
-BLOCKS = (1, 2, 3, 4, 8)
+BLOCKS = (1, 2, 4, 8, 16)
 WIDTH, SEQUENCES, BATCH, POSITIONS = 192, 64, 8, 32
 
 
