@@ -5,7 +5,7 @@
 At 2, 3 and 4 bits a weight of the whole file: the recipe, method gptq, method nearest, and NNCodec with its trellis and
 opt_qp at several quantization parameters. Every row is of weights decoded from a file, on data that calibration never
 saw; `other` is the divergence on inputs of another domain, `same` on what those are compared with: calibration inputs
-that were not used. With --ingredients, the recipe at 3 bits (part ingredients-NETWORK): each left out in turn.
+that were not used. With --ingredients, the recipe at 3 bits, or at 2 (part ingredients-NETWORK): each left out in turn.
 
 Statistics of the original network are the same for all rows of a network and are made once; their time counts in
 every row. A run that is cut goes on where it stopped.
@@ -42,6 +42,8 @@ RATIOS = {"efficientnet_lite0": (8, 10, 12), "resnet18_fashion": (12, 15, 20)}
 LOWEST = 1.25
 """The recipe alone, down to where NNCodec's errors are."""
 PARAMETERS = (-38, -34, -30, -26, -22)
+INGREDIENTS_AT = {"mobilenet_fashion": 2.0}
+"""Bits at which ingredients are left out, if not 3."""
 INGREDIENTS: dict[str, Any] = {
     "all": SecondOrder(),
     "no rate term": SecondOrder(rate=0.0, quadratic=0.0),
@@ -139,12 +141,15 @@ def against_others(bench: Bench) -> None:
 
 def ingredients(bench: Bench) -> None:
     """The recipe with each ingredient left out."""
+    bits = INGREDIENTS_AT.get(bench.name, 3.0)
     for label, method in INGREDIENTS.items():
-        bench.compress(label, 3.0, method)
+        bench.compress(label, bits, method)
+    with replaced("_exchange", lambda *arguments: None):
+        bench.compress("no precision moved between tensors", bits, SecondOrder())
     with replaced("_sequential", lambda recipe, original, stored, price: stored):
-        bench.compress("no sequential statistics", 3.0, SecondOrder())
+        bench.compress("no sequential statistics", bits, SecondOrder())
     with replaced("_repair", lambda *arguments: None):
-        bench.compress("no repair", 3.0, SecondOrder())
+        bench.compress("no repair", bits, SecondOrder())
 
 
 def partial(part: str) -> list[dict[str, Any]]:

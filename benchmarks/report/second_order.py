@@ -14,6 +14,19 @@ PART, INGREDIENTS, COST = "second_order", "ingredients", "balanced_cost"
 NEAR = 1.5
 NOTE = """From 512 unlabelled samples or fewer, evaluated on others. The last two columns are divergences on inputs \
 like those that were learned from, and on inputs of another domain (benchmarks/calibrated.py says which)."""
+MISSES = {
+    "fashion_resnet": "On digits and photos it loses 5 to 8 times as much as on clothes: less than nearest there too, \
+yet what was learned of clothes gains less.",
+    "vit_fashion": "On digits and photos it loses 6 to 13 times as much as on clothes: less than nearest there too, \
+yet what was learned of clothes gains less.",
+    "efficientnet_lite0": "NNCodec's largest file is undercut by less than 40 %: where nearly nothing is lost there is \
+least to gain. Stamps are classes that none of the 20 photos of calibration shows.",
+    "mobilenet_fashion": "At 3 bits it misses three times below nearest, and at fine steps 40 % below NNCodec: in so \
+small a network, we think, what is not quantized and chance in single layers weigh more.",
+    "crepe_tiny": "Files undercut NNCodec's by less than 30 %, and gptq is near at 2 bits. Why is not known; the two \
+halves of its widest layer share a covariance (docs/decisions/0019).",
+}
+"""Where goals are missed, and why as far as it is known."""
 WORTH = """The recipe with each of its ingredients left out, or other than it is. Where a row is the same in all \
 digits, held-out inputs had refused that ingredient. """
 
@@ -112,7 +125,7 @@ def cost_goals() -> Iterable[Goal]:
         first, last = rows[0], rows[-1]
         times = (last["peak_mib"] - first["peak_mib"]) / (last["model_mib"] - first["model_mib"])
         peak = f"at most {max(r['peak_mib'] for r in rows):.0f} MiB; it grows by {times:.1f} times the weights"
-        met = all(r["peak_mib"] <= 3 * r["model_mib"] + 1e9 / 2**20 for r in rows)
+        met = all(r["peak_mib"] <= 2 * r["model_mib"] + 1e9 / 2**20 for r in rows)  # above the model itself
         yield Goal("`balanced`: peak memory under three times the model and 1 GB, at these sizes", peak, met)
 
 
@@ -129,7 +142,7 @@ SECTIONS = (
         Section(
             f"Quality with calibration: {name}",
             (f"{PART}-{name}",),
-            NOTE,
+            f"{NOTE} {MISSES.get(name, '')}".strip(),
             partial(render, f"{PART}-{name}", largest_first=True),
             goals if number == 0 else tuple,
         )

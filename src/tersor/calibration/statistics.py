@@ -151,15 +151,18 @@ class Sums:
             self.squares[part] += squares
 
     def leaf(self, weight: torch.Tensor) -> torch.Tensor:
-        """A stand-in for the weights whose gradient `take_gradient` takes."""
+        """A stand-in for the weights whose gradient `take_gradient` takes, as soon as it is known: of all layers
+        together gradients would be as large as the model."""
         if self.weight is None:
             self.weight = weight.detach().requires_grad_()
+            self.weight.register_post_accumulate_grad_hook(lambda _: self.take_gradient())
         return self.weight
 
     def take_gradient(self) -> None:
         """Keep a few rows of the gradient of the weights over one sample."""
         gradient = None if self.weight is None else self.weight.grad
-        self.weight = None
+        if self.weight is not None:
+            self.weight.grad = self.weight = None
         if gradient is None or self.own is None:
             return
         gradient = gradient.T if self.transposed else gradient
