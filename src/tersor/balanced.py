@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 ROUGHLY = 0.02
 """How closely the price is found at which inputs of the compressed prefix are looked at."""
 
+CLOSELY = TOLERANCE - 0.001
+"""How closely the price of the file is found: repaired biases and norms may take a few bytes less."""
+
 CLEARLY = 0.9
 """What is learned from few samples must lower the held-out divergence to this share: on other inputs it may do harm."""
 
@@ -72,7 +75,7 @@ class Balanced:
         statistics, price, chosen, self.coarser = learned
         self.settings = dataclasses.replace(self.settings, **chosen)
         self.job.method = self._bound(statistics)
-        price = self._fit(journal, goal, price, TOLERANCE)
+        price = self._fit(journal, goal, price, CLOSELY)
         self._repair(journal, goal, price, statistics)
         return price
 
