@@ -9,7 +9,7 @@ The schedule is shortened to less than a minute of one core, with batches of 16;
 `l2-paper` has absolute learning rates, which would stop far from the target: they are raised in proportion, so that the
 way is the paper's (1500 iterations at 1e-4, 5000 at 5e-6).
 
-    python -m benchmarks.l2_tables PART [NETWORK ...]
+    python -m benchmarks.l2_tables [PART [NETWORK ...]]
 
 A row replaces the one of the same settings; those that are there already do not run again.
 
@@ -188,14 +188,14 @@ PARTS = {"forms": forms, "kernels": kernels, "coding": coding, "calibration": by
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("part", nargs="?", choices=PARTS, help="all by default")
     parser.add_argument("networks", nargs="*", default=["fashion_resnet"])
     given = parser.parse_args()
     torch.set_num_threads(1)
-    for name in given.networks:
-        table = Table(f"l2-{given.part}-{name}", *KEY)
-        with tempfile.TemporaryDirectory() as folder:
-            PARTS[given.part](load(name), Path(folder), table)
+    for part in [given.part] if given.part else PARTS:
+        for name in given.networks:
+            with tempfile.TemporaryDirectory() as folder:
+                PARTS[part](load(name), Path(folder), Table(f"l2-{part}-{name}", *KEY))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ python=benchmarks/.venv/bin/python
 export OMP_NUM_THREADS=1 PYTHONWARNINGS=ignore
 "$python" -m pip install --quiet --disable-pip-version-check scikit-build-core nanobind
 "$python" -m pip install --quiet --disable-pip-version-check --no-build-isolation -e .
-[ $# -gt 0 ] || set -- pareto sizes second_order anatomy lossless speed memory scaling coding rate roofline
+[ $# -gt 0 ] || set -- pareto sizes second_order l2_ratios l2_tables joint_cost anatomy lossless speed memory scaling coding rate roofline
 for part in "$@"; do
     networks=$(echo "$part" | sed -n 's/.*://p' | tr , ' ')
     "$python" -m "benchmarks.${part%%:*}" $networks

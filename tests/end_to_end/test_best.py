@@ -57,11 +57,12 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("recipe", ["best", "l2-paper"])
-def test_file_of_the_asked_size(tmp_path: Path, recipe: str) -> None:
+@pytest.mark.parametrize("ratio", [5, 8, 10, 14])
+def test_file_of_the_asked_size(tmp_path: Path, recipe: str, ratio: int) -> None:
     model, path = network(), tmp_path / "m.tsr"
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    report = tersor.compress(model, path, ratio=10, recipe=recipe, calibration=samples())
-    size = sum(value.nbytes for value in before.values()) // 10
+    report = tersor.compress(model, path, ratio=ratio, recipe=recipe, calibration=samples())
+    size = sum(value.nbytes for value in before.values()) // ratio
     assert size * 0.995 <= path.stat().st_size <= size
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert any("formula" in note or "is kept" in note for note in report.notes)
