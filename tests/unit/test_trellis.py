@@ -109,6 +109,14 @@ def test_values_are_those_of_the_specification(groups: int, rows: int, n: int, c
         assert follow(found.levels[:, column], restarts) == found.values[:, column].tolist()
 
 
+def test_passes_start_from_the_same_targets() -> None:
+    weights, covariance, fisher = problem(np.random.default_rng(2), 16, 16, 9)  # a row to a group, as in depthwise layers
+    once, thrice = (
+        solve_trellis(weights, covariance, fisher, 1e-3, Rounding(passes=passes), 0.56).weights() for passes in (1, 3)
+    )
+    assert loss(weights, thrice, covariance, fisher) < 1.1 * loss(weights, once, covariance, fisher)
+
+
 def entropy(levels: npt.NDArray[np.int32], spread: Array) -> float:
     """Bits of a level, given tables for eight quantiles of spread."""
     group, bits = np.searchsorted(np.quantile(spread, np.arange(1, 8) / 8), spread), 0.0

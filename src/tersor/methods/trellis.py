@@ -75,7 +75,7 @@ def solve_trellis(
 def _round(p: Prepared, chunk: int, bits: Floats) -> tuple[Integers, Integers]:
     """Levels (rows, n) and their values, column after column from the last, given the prices of levels."""
     (groups, n, _), rows = p.factor.shape, len(p.residual)
-    left = np.ascontiguousarray(p.residual.reshape(groups, -1, n).transpose(0, 2, 1))  # (groups, n, rows of a group)
+    left = p.residual.reshape(groups, -1, n).transpose(0, 2, 1).copy(order="C")  # (groups, n, rows of a group)
     factor = p.factor.astype(np.float32)
     row_steps = p.row_steps.reshape(groups, -1)
     levels, values = np.empty((n, rows), np.int32), np.empty((n, rows), np.int32)
