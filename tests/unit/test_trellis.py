@@ -110,7 +110,9 @@ def test_values_are_those_of_the_specification(groups: int, rows: int, n: int, c
 
 
 def test_passes_start_from_the_same_targets() -> None:
-    weights, covariance, fisher = problem(np.random.default_rng(2), 16, 16, 9)  # a row to a group, as in depthwise layers
+    weights, covariance, fisher = problem(
+        np.random.default_rng(2), 16, 16, 9
+    )  # a row to a group, as in depthwise layers
     once, thrice = (
         solve_trellis(weights, covariance, fisher, 1e-3, Rounding(passes=passes), 0.56).weights() for passes in (1, 3)
     )
