@@ -93,7 +93,8 @@ def render() -> str:
     against = _against_deepcabac(rows)
     dates: dict[str, str] = {}
     for r in rows:
-        dates[r["kind"]] = dates[r.get("stream", "").partition(",")[0]] = r["date"][:10]
+        if r.get("coder") in OWN:
+            dates[r["kind"]] = dates[r["stream"].partition(",")[0]] = r["date"][:10]
     groups = dict.fromkeys(group for group, _ in against)
     sizes = table(
         ("levels", *OWN, "run of"), ((g, *(f"{against[g, c]:+.2f} %" for c in OWN), dates[g]) for g in groups)
