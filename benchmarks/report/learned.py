@@ -17,9 +17,11 @@ ORIGINAL, RIVAL = "original", "NNCodec"
 NOTE = """Whole files from 512 unlabelled inputs or fewer, the same for all methods; quality on others. "By the paper" \
 is its formula: 32 bits a weight over the entropy of its levels, all else uncounted. `l2-paper` runs a tenth of its \
 iterations at ten times its learning rates, about as long as `best` runs; in full it takes nearly ten times the \
-seconds shown. DeepCABAC is NNCodec without its trellis, from the runs of "Quality against bytes"."""
+seconds shown, and what it then loses was not measured. DeepCABAC is NNCodec without its trellis, from the runs of \
+"Quality against bytes"."""
 SHORT = """Recipe `l2-paper`, {iterations} iterations (in full: 6500) on batches of {batch}, learning rates raised in \
-proportion."""
+proportion, one run a row. So short, it goes past its target: what is close together here is not told apart \
+(docs/decisions/0022)."""
 
 
 def of(network: str, method: str | None = None) -> Records:

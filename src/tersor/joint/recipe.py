@@ -91,4 +91,4 @@ BEST = Recipe(
     against_balanced=True,
 )
 """Log steps, rate in both phases, a dual price; held-out samples decide, also between this and `balanced`. Short: from
-hundreds of samples, longer learning loses more on others (docs/decisions/0015)."""
+hundreds of samples, longer learning loses more on others (docs/decisions/0022)."""
