@@ -414,18 +414,23 @@ static inline tsr_error open_stream(tsr_reader *reader, tsr_slot *slots, stream 
     return error;
 }
 
-/* Decodes in blocks of `block` symbols, as the ops do with TSR_BLOCK. */
-static inline tsr_error decode_stream(stream *s, tsr_slot *slots, size_t block, int32_t *out) {
-    tsr_reader reader;
-    tsr_error error = open_stream(&reader, slots, s);
-    for (uint64_t i = 0; error == TSR_OK && i < s->count; i += block) {
-        size_t n = s->count - i < block ? (size_t)(s->count - i) : block;
+/* Decodes what an open reader holds, in blocks of `block` symbols, as the ops do with TSR_BLOCK. */
+static inline tsr_error read_blocks(tsr_reader *reader, size_t block, int32_t *out) {
+    tsr_error error = TSR_OK;
+    for (uint64_t i = 0; error == TSR_OK && i < reader->count; i += block) {
+        size_t n = reader->count - i < block ? (size_t)(reader->count - i) : block;
         int32_t *part = room(n * sizeof *part);
-        error = tsr_reader_next(&reader, part, n);
+        error = tsr_reader_next(reader, part, n);
         memcpy(out + i, part, n * sizeof *part);
         free(part);
     }
-    return error == TSR_OK ? tsr_reader_close(&reader) : error;
+    return error == TSR_OK ? tsr_reader_close(reader) : error;
+}
+
+static inline tsr_error decode_stream(stream *s, tsr_slot *slots, size_t block, int32_t *out) {
+    tsr_reader reader;
+    tsr_error error = open_stream(&reader, slots, s);
+    return error == TSR_OK ? read_blocks(&reader, block, out) : error;
 }
 
 /* The same for bytes, all at once. */

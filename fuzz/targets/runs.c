@@ -48,14 +48,7 @@ static tsr_error decode(stream *s, size_t block, int32_t *out) {
     tsr_runs *runs = room(sizeof *runs);
     tsr_reader reader;
     tsr_error error = open_runs(s, &reader, runs);
-    for (uint64_t i = 0; error == TSR_OK && i < s->count; i += block) {
-        size_t n = s->count - i < block ? (size_t)(s->count - i) : block;
-        int32_t *part = room(n * sizeof *part);
-        error = tsr_reader_next(&reader, part, n);
-        memcpy(out + i, part, n * sizeof *part);
-        free(part);
-    }
-    if (error == TSR_OK) error = tsr_reader_close(&reader);
+    if (error == TSR_OK) error = read_blocks(&reader, block, out);
     free(runs);
     return error;
 }
