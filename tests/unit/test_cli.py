@@ -46,7 +46,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def failed(result: Result, *words: str) -> None:
     """One line that says what, where, remedy; exit status 1."""
     assert result.status == 1 and result.out == ""
-    lines = [line for line in result.errors.splitlines() if not line.endswith(" bytes")]  # without progress
+    lines = [line for line in result.errors.splitlines() if not line.endswith(" ...")]  # without progress
     assert len(lines) == 1 and lines[0].startswith("tersor: "), result.errors
     assert all(word in lines[0] for word in words), lines[0]
 

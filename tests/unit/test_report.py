@@ -85,7 +85,7 @@ def test_progress_is_a_line_for_every_phase_away_from_a_terminal(capsys: pytest.
             progress("reading", done, 3000)
         progress("compressing", 0, 3000)
     out, errors = capsys.readouterr()
-    assert out == "" and errors.splitlines() == ["reading: 3,000 bytes", "compressing: 3,000 bytes"]
+    assert out == "" and errors.splitlines() == ["reading ...", "compressing ..."]
 
 
 def test_quiet_progress() -> None:

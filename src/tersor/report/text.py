@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from tersor.comparison import Comparison
@@ -31,11 +31,11 @@ def _console() -> Console:
 @contextmanager
 def progress(*, quiet: bool = False) -> Generator[Callback | None]:
     """A callback that shows a bar on a terminal (standard error), a line for every phase elsewhere, nothing if
-    `quiet`."""
+    `quiet`. Phases count different things, bytes or iterations: what is shown is the share that is done."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
             task = bars.add_task("starting", total=None)
             yield lambda label, done, total: bars.update(task, description=label, completed=done, total=total)
@@ -45,7 +45,7 @@ def progress(*, quiet: bool = False) -> Generator[Callback | None]:
         def line(label: str, done: int, total: int) -> None:
             if label not in seen:
                 seen.add(label)
-                print(f"{label}: {total:,} bytes", file=sys.stderr)
+                print(f"{label} ...", file=sys.stderr)
 
         yield line
 
