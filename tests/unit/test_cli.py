@@ -239,6 +239,24 @@ def test_unreachable_ratio(run: Run, model_file: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("size", "what"),
+    [
+        (("--ratio", "1e12"), "1 bytes cannot be reached"),  # less than a byte
+        (("--bits", "1e-9"), "1 bytes cannot be reached"),
+        (("--size", "1e30"), "makes no sense"),
+        (("--ratio", "nan"), "makes no sense"),
+    ],
+)
+def test_absurd_sizes(run: Run, model_file: Path, tmp_path: Path, size: tuple[str, str], what: str) -> None:
+    failed(run("compress", model_file, "-o", tmp_path / "m.tsr", *size), what)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_size_beyond_all_files(run: Run, model_file: Path, tmp_path: Path) -> None:
+    assert run("compress", model_file, "-o", tmp_path / "m.tsr", "--ratio", "1e-308").status == 0
+
+
 def test_nonfinite_weights(run: Run, tmp_path: Path) -> None:
     broken = np.random.default_rng(0).standard_normal((100, 100)).astype(np.float32)
     broken[3, 3] = np.nan

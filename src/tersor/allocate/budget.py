@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from tersor.errors import BudgetError
+
+LARGEST = 2**62
+"""Bytes beyond this are nobody's file, and no number of the manifest."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,12 @@ class Budget:
         given = [v for v in (self.ratio, self.size, self.bits) if v is not None]
         if len(given) != 1:
             raise BudgetError("the size is not settled", remedy="give exactly one of ratio, size and bits, or lossless")
-        if not (given[0] > 0 and math.isfinite(given[0])):
+        if not 0 < given[0] < LARGEST:
             raise BudgetError(f"a size of {given[0]} makes no sense", remedy="give a positive number")
 
     def resolve(self, source_bytes: int, weights: int) -> int:
-        """Bytes the file may have."""
+        """Bytes the file may have, at least one."""
         if self.size is not None:
             return self.size
-        return int(source_bytes / self.ratio) if self.ratio is not None else int(weights * (self.bits or 0) / 8)
+        wanted = source_bytes / self.ratio if self.ratio is not None else weights * (self.bits or 0) / 8
+        return int(min(max(1, wanted), LARGEST))
