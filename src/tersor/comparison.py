@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tersor.format.dtypes import Bytes, to_numpy
+from tersor.format.dtypes import DTYPES, Bytes, to_numpy
 from tersor.format.reader import TensorFile
 from tersor.sources import open_source
 
@@ -57,8 +57,8 @@ class _Tensor:
 
 
 def compare(a: Any, b: Any) -> Comparison:
-    """Compare two models; one tensor of each is in memory at a time. The sum of squares of A over that of A -
-    B is the SNR."""
+    """Compare two models; one tensor of each is in memory at a time. The SNR is the sum of squares of A over that of
+    A - B."""
     rows: list[TensorDifference] = []
     energy = error = 0.0
     with ExitStack() as files:
@@ -70,8 +70,9 @@ def compare(a: Any, b: Any) -> Comparison:
                 continue
             row, tensor_energy, tensor_error = _difference(name, left[name], right[name])
             rows.append(row)
-            energy += tensor_energy
-            error += tensor_error
+            if DTYPES[left[name].dtype].signed_float:
+                energy += tensor_energy
+                error += tensor_error
     return Comparison(tuple(rows), _decibels(energy, error))
 
 

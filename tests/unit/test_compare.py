@@ -40,6 +40,13 @@ def test_signal_to_noise_ratio() -> None:
     assert row.snr_db == pytest.approx(10 * np.log10(25 / 0.25))
 
 
+def test_integers_are_no_signal() -> None:
+    large = changed(n=np.array([10**6]))
+    wrong = compare(large, changed(w=A["w"] + np.float32(0.25), n=np.array([0])))
+    same = compare(large, changed(w=A["w"] + np.float32(0.25), n=large["n"]))
+    assert wrong.snr_db == same.snr_db == pytest.approx(10 * np.log10((25 + 5) / 0.25))
+
+
 def test_every_difference_is_named() -> None:
     b = changed(w=A["w"].T[:1], n=A["n"].astype(np.int32), c=A["c"] * 2, new=np.zeros(3))
     del b["flag"]
