@@ -16,6 +16,7 @@ from tersor import TensorFile
 from tersor.encoded import Encoded
 from tersor.errors import FormatError
 from tersor.format.layout import HEADER_SIZE, LEAF
+from tersor.format.reader import BLOCK, HUGE
 from tersor.format.writer import write
 from tersor.methods import keep
 
@@ -81,7 +82,7 @@ def test_one_tensor_reads_its_own_bytes_once(data: bytes, name: str) -> None:
         assert all(start <= a <= b <= start + entry.stored for a, b in counting.ranges)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("workers", [0, 1, 2, 5])
 def test_any_number_of_workers(data: bytes, workers: int) -> None:
     with TensorFile(data, workers=workers) as file:
         loaded = file.load()
@@ -129,6 +130,21 @@ def test_closed_file(data: bytes, tmp_path: Path) -> None:
         assert identical(first, ARRAYS["first"])
         with pytest.raises(ValueError, match="closed"):
             file["first"]
+
+
+def test_what_is_kept_of_small_tensors_keeps_one_block() -> None:
+    arrays = {str(k): np.full(2**18 + k, k, np.float32) for k in range(40)}  # 1 MiB each
+    with TensorFile(container(*encoded(arrays)), workers=2) as file:
+        loaded = file.load()
+    blocks: dict[int, set[str]] = {}
+    for name, array in loaded.items():
+        assert array.flags.aligned and np.array_equal(array, arrays[name])
+        base = array
+        while isinstance(base.base, np.ndarray):
+            base = base.base
+        assert base.nbytes <= BLOCK + HUGE
+        blocks.setdefault(id(base), set()).add(name)
+    assert len(blocks) == 3
 
 
 def test_missing_tensor(data: bytes) -> None:

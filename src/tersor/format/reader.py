@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,6 +32,8 @@ SCRATCH = 24 * 2**20
 """Bytes that what is being decoded may take together, besides the results. One chunk alone may take more."""
 HUGE = 4 * 2**20
 """Bytes from which on numpy asks for huge pages, where the system has them."""
+BLOCK = 16 * 2**20
+"""Bytes of small tensors after which another block of memory begins: whoever keeps one tensor keeps its block."""
 ALIGNED = 64
 
 
@@ -49,7 +51,7 @@ class TensorFile(Mapping[str, Array]):
 
     def __init__(self, source: Readable, *, limits: Limits | None = None, workers: int | None = None) -> None:
         self._pools: dict[int, ThreadPoolExecutor] = {}  # by process: a fork inherits no threads
-        self.workers = workers if workers is not None else min(os.cpu_count() or 1, 8)
+        self.workers = workers or min(os.cpu_count() or 1, 8)
         self.limits = limits or Limits()
         self._storage = open_storage(source)
         try:
@@ -171,7 +173,8 @@ class TensorFile(Mapping[str, Array]):
             self._check_digest(name, leaves)
 
     def load(self) -> dict[str, Array]:
-        """All tensors. Tied ones are views of one array; those below 4 MiB are views of one block of memory."""
+        """All tensors. Tied ones are views of one array; those below 4 MiB are views of blocks of at most 20 MiB, which
+        stay as long as one of them does."""
         own = [e for e in self.entries if e.tie is None]
         rooms = _rooms(own)
         small = [e for e in own if e.stored + e.nbytes <= SCRATCH // self.workers]
@@ -260,12 +263,16 @@ def _room(entry: Entry) -> int:
 
 
 def _rooms(entries: list[Entry]) -> dict[str, Bytes]:
-    """Memory for the arrays of tensors. The small ones share a block: by huge pages it comes several times faster."""
+    """Memory for the arrays of tensors. Small ones share blocks: by huge pages these come several times faster."""
     rooms = {e.name: np.empty(_room(e), np.uint8) for e in entries if _room(e) >= HUGE}
     small = [e for e in entries if e.name not in rooms]
-    ends = list(accumulate((-(-_room(e) // ALIGNED) * ALIGNED for e in small), initial=0))
-    block = np.empty(ends[-1], np.uint8)
-    return rooms | {e.name: block[start : start + _room(e)] for e, start in zip(small, ends, strict=False)}
+    starts = accumulate((-(-_room(e) // ALIGNED) * ALIGNED for e in small), initial=0)
+    for _, group in groupby(zip(small, starts, strict=False), key=lambda place: place[1] // BLOCK):
+        places = list(group)
+        (_, first), (last, end) = places[0], places[-1]
+        block = np.empty(end - first + _room(last), np.uint8)
+        rooms |= {e.name: block[start - first :][: _room(e)] for e, start in places}
+    return rooms
 
 
 class _EntryInputs:
