@@ -78,11 +78,13 @@ def test_details_are_those_of_the_decoded_weights(compressed: dict[int, tuple[Pa
 
 def test_every_dtype_and_empty_tensors() -> None:
     arrays = [np.array([0, -0.0, 2, 0], t) for t in (np.float16, np.float32, np.float64)]
-    arrays += [np.array([0, 1, 0, 0], t) for t in (np.int8, np.uint8, np.int64, np.bool_)] + [np.zeros((0, 3), "<f4")]
+    arrays += [np.array([0, 1, 0, 0], t) for t in (np.int8, np.uint8, np.int64, np.bool_)]
+    arrays += [np.array([0, 0, 0, least], t) for t, least in ((np.uint8, 128), (np.int64, -(2**63)))]  # top bits alone
+    arrays += [np.array([0, -0.0, 0, 1j], np.complex64), np.zeros((0, 3), "<f4")]
     units = [array_unit(str(k), a) for k, a in enumerate(arrays)]
     with tersor.open(container(*(keep.lossless(u, u.load()) for u in units))) as file:
         report, found = details.measure(file)
-        assert [d.zeros for d in found] == [0.75] * 7 + [0.0]
+        assert [d.zeros for d in found] == [0.75] * 10 + [0.0]
         Checked(page.html(report, found, "m.tsr"))
 
 

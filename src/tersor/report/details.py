@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
+from tersor.format.dtypes import DTYPES, Bytes, DType
 from tersor.format.reader import TensorFile
 from tersor.report import Report, TensorRow
 
@@ -50,13 +49,13 @@ def _details(file: TensorFile, row: TensorRow) -> Details:
         name = names[min(number, len(names) - 1)] if names else "bytes"
         parts[name] = parts.get(name, 0) + size
     entry = file.entry(row.name)
-    width = entry.nbytes // max(1, entry.count)
-    nonzero = sum(int(_nonzero(chunk, width)) for chunk in file.chunks(row.name)) if entry.count else 0
+    dtype = DTYPES[entry.dtype]
+    nonzero = sum(_nonzero(chunk, dtype) for chunk in file.chunks(row.name)) if entry.count else 0
     return Details(row, 1 - nonzero / entry.count if entry.count else 0.0, parts)
 
 
-def _nonzero(chunk: np.ndarray[Any, np.dtype[np.uint8]], width: int) -> int:
+def _nonzero(chunk: Bytes, dtype: DType) -> int:
     """Elements, little endian, that are neither 0 nor -0."""
-    elements = chunk.reshape(-1, width)
-    magnitude = elements[:, :-1].any(1) | ((elements[:, -1] & 0x7F) != 0)
-    return int(magnitude.sum())
+    words = chunk.reshape(-1, dtype.words, dtype.width)
+    top = words[..., -1] & (0x7F if dtype.signed_float else 0xFF)
+    return int((words[..., :-1].any(2) | (top != 0)).any(1).sum())
