@@ -103,12 +103,18 @@ def evaluating(module: torch.nn.Module, *, gradients: bool = False) -> Iterator[
 
 
 def on_device(module: torch.nn.Module, device: str | torch.device | None) -> torch.nn.Module:
-    """The module itself if all of it is on the device already (or none is given), else a copy that is there."""
+    """The module itself if all of it is on the device already (or none is given), else a copy that is there.
+
+    A device without a number, such as cuda, is any of its kind.
+    """
     import copy
 
     import torch
 
-    tensors = [*module.parameters(), *module.buffers()]
-    if device is None or all(tensor.device.type == torch.device(device).type for tensor in tensors):
+    if device is None:
         return module
-    return copy.deepcopy(module).to(device)
+    wanted = torch.device(device)
+    there = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
+    if all(at.type == wanted.type and wanted.index in (None, at.index) for at in there):
+        return module
+    return copy.deepcopy(module).to(wanted)
