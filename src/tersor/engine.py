@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tersor.allocate.budget import Budget
 from tersor.allocate.quality import QualityGoal, QualityTarget, asked_for
+from tersor.calibration.samples import COUNT, load_samples
 from tersor.errors import BudgetError, CalibrationError
 from tersor.evaluate.quality import Assessment
 from tersor.format.writer import check_output
@@ -21,9 +22,6 @@ from tersor.sources import Model, open_model, open_source
 
 if TYPE_CHECKING:
     from tersor.joint import Recipe
-
-COUNT = 512
-"""Inputs that are taken of the calibration data by default."""
 
 
 def compress(
@@ -68,13 +66,14 @@ def compress(
     that returns a number for a module: the weights decoded from the file are measured by it, and the result is the
     report's `quality`.
 
-    Tensors with NaN or infinite weights are kept bit for bit and named in the
-    report, or refused (`nonfinite="fail"`).
+    Tensors with NaN or infinite weights are kept bit for bit and named in the report, or refused
+    (`nonfinite="fail"`).
 
     A run that is killed, or fails for another reason than its budget, leaves its work in a hidden folder beside
-    `output`, `.NAME.journal`; with `resume` it goes on from there, without it begins anew.
-    `dry_run` plans and predicts but writes nothing. Raises `SourceError`, `BudgetError` (with what can be reached),
-    `OutputError`, or `CalibrationError`.
+    `output`, `.NAME.journal`; with `resume` it goes on from there, without it begins anew. `dry_run` plans and predicts
+    but writes nothing. `workers` is threads, one a core up to 8 by default; `progress` is called with what is being
+    done, how much of it is done, and how much there is. Raises `SourceError`, `SettingError`, `BudgetError` (with what
+    can be reached), `OutputError`, or `CalibrationError`.
     """
     path = Path(output)
     if not dry_run:
@@ -92,8 +91,6 @@ def compress(
     workers = workers or min(os.cpu_count() or 1, 8)
     opened, samples = open_source(source, weights=weights), None
     if asked is not None and (learns or isinstance(chosen, Calibrated) or isinstance(asked, QualityTarget)):
-        from tersor.calibration.samples import load_samples
-
         if calibration is None and isinstance(chosen, Calibrated):
             raise CalibrationError(f"method {chosen.name} needs samples", remedy="give calibration data")
         opened = opened if isinstance(opened, Model) else open_model(source)

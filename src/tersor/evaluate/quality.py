@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tersor.calibration.samples import COUNT, load_samples
 from tersor.evaluate.divergence import Divergence, Evaluator, user_metric
-from tersor.runtime import load_into
-from tersor.sources.model import Model, load_units
+from tersor.runtime import load, load_into
+from tersor.sources import open_source
+from tersor.sources.model import Model, load_units, python_object
 from tersor.sources.running import on_device
 
 
@@ -34,10 +36,6 @@ class Quality:
 
 def is_metric(data: Any) -> bool:
     """Whether what to evaluate by is a metric: `python:MODULE:FUNCTION` whose function takes the module."""
-    import inspect
-
-    from tersor.sources.model import python_object
-
     if not (isinstance(data, str) and data.startswith("python:")):
         return False
     function = python_object(data)
@@ -88,9 +86,6 @@ class Assessment:
 
 def _decode(module: Any, model: Model, file: str | os.PathLike[str]) -> None:
     """Put the weights of a file into a module, which may have tied tensors and buffers that the file does not hold."""
-    from tersor.runtime import load
-    from tersor.sources import open_source
-
     state = module.state_dict(keep_vars=True)
     if set(state) == {unit.name for unit in model.units()}:
         load_into(module, file)

@@ -22,6 +22,7 @@ PRELUDES = ("rans", "rans1", "rans2d", "adaptive", "runs")
 """Coders whose streams begin with a piece for all chunks, by the native core's numbers."""
 INTEGER_TYPES = {"u8": 1, "i8": 1, "i16": 2, "i32": 4}
 MAX_RANK = 32
+"""More dimensions than any model has; numpy 1.x stops here."""
 MAX_PRELUDE = 2**21
 """Bytes of the tables of a stream: 255 of 4096 symbols take less, even if every frequency surprises."""
 

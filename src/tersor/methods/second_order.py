@@ -22,7 +22,7 @@ from tersor.encoded import Distortion, Encoded, seal
 from tersor.format.dtypes import Bytes
 from tersor.methods import keep
 from tersor.methods._feedback import ROW_FLOOR, Doubles, Floats, Rounding, Solution, damped, solve
-from tersor.methods.nearest import FARTHEST_LEVEL, LARGEST, Nearest, kernel_size, to_float32
+from tersor.methods.nearest import LARGEST, Nearest, kernel_size, to_float32
 from tersor.ops.uniform2d import Scales, encode_step
 from tersor.sources import Unit
 
@@ -149,7 +149,7 @@ class Bound:
     def encode(self, unit: Unit, data: Bytes, price: float) -> Encoded:
         """Code the unit at a price."""
         solution = self.solution(unit, data, price)
-        if np.abs(solution.levels).max() >= min(LEVELS, FARTHEST_LEVEL):
+        if np.abs(solution.levels).max() >= LEVELS:
             return keep.rounded(unit, data)
         levels, scales = solution.levels, Scales.of(solution.row_steps, solution.column_steps)
         if self._transposed(unit):
@@ -219,7 +219,7 @@ class Bound:
 
     def _known(self, s: Statistics, width: int) -> Problem:
         usage = np.zeros(s.fisher.size)
-        if s.usage is not None:
+        if s.usage is not None and s.usage.any():
             usage = self.settings.embedding * (s.usage + self.settings.rare * s.usage[s.usage > 0].mean())
         if s.covariance is None:
             return Problem(np.eye(width)[None], usage, False)

@@ -6,7 +6,6 @@ import io
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, Protocol
 
@@ -87,12 +86,6 @@ def _read_pickle(
         return read_pickle(stream, end, lookup, persistent_load)
     except PickleError as error:
         raise SourceError(f"the pickle cannot be read: {error}", where=where, remedy=_DAMAGED) from error
-
-
-@dataclass(frozen=True)
-class _Member:
-    info: zipfile.ZipInfo
-    start: int | None  # offset of the bytes in the file, when they are not compressed
 
 
 class ZipArchive:

@@ -21,26 +21,6 @@ from tersor.sources.unit import Bytes, Ties, Unit, check_name, check_shape, unsu
 if TYPE_CHECKING:
     import torch
 
-_NUMPY_DTYPES = {
-    "bool": "BOOL",
-    "uint8": "U8",
-    "int8": "I8",
-    "int16": "I16",
-    "uint16": "U16",
-    "float16": "F16",
-    "bfloat16": "BF16",  # this and the float8 kinds: what ml_dtypes calls its types
-    "int32": "I32",
-    "uint32": "U32",
-    "float32": "F32",
-    "float64": "F64",
-    "int64": "I64",
-    "uint64": "U64",
-    "complex64": "C64",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2",
-    "float8_e8m0fnu": "F8_E8M0",
-}
-
 
 class MappingSource:
     """The tensors of a mapping from names to numpy arrays or torch tensors, in its order.
@@ -112,12 +92,12 @@ def _units(tensors: Mapping[str, Any], label: str) -> Iterator[Unit]:
 
 
 def _numpy_unit(name: str, array: npt.NDArray[Any], ties: Ties, where: str) -> Unit:
-    dtype = _NUMPY_DTYPES.get(array.dtype.name)
-    if dtype is None:
+    element = ELEMENT_TYPES.get(array.dtype.name)  # ml_dtypes calls bfloat16 and the 8-bit floats what torch does
+    if element is None or element.dtype is None:
         raise unsupported_dtype(f"numpy {array.dtype.name}", where)
     address = array.__array_interface__["data"][0]
-    tied = ties.owner(name, array.size, "numpy", address, array.dtype.str, dtype, array.shape, array.strides)
-    return Unit(name, dtype, check_shape(array.shape, where), partial(_numpy_bytes, array), tied)
+    tied = ties.owner(name, array.size, "numpy", address, array.dtype.str, array.dtype.name, array.shape, array.strides)
+    return Unit(name, element.dtype, check_shape(array.shape, where), partial(_numpy_bytes, array), tied)
 
 
 def _numpy_bytes(array: npt.NDArray[Any]) -> Bytes:

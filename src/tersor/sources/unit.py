@@ -9,12 +9,10 @@ from typing import Any
 
 from tersor.errors import SourceError
 from tersor.format.dtypes import DTYPES, Bytes
+from tersor.format.manifest import MAX_RANK
 
 ITEMSIZE: dict[str, int] = {name: dtype.itemsize for name, dtype in DTYPES.items()}
 """Bytes of one element, by safetensors dtype name."""
-
-MAX_RANK = 32
-"""More dimensions than any model has; numpy 1.x stops here."""
 
 
 @dataclass(frozen=True)
