@@ -37,7 +37,8 @@ FLOATS = {"F32": 0, "F16": 1, "BF16": 2, "F64": 3}
 """Element types this op rebuilds, by the native core's numbers."""
 MAX_STEPS = 256
 MAX_LOW_BITS = 8
-MAX_ROWS = 2**24
+MAX_SIDE = 2**24
+"""Rows that may have steps of their own, and columns (ops of two dimensions)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,16 +64,11 @@ def open_chunks(entry: Entry, step: Step, inputs: Inputs) -> ChunkDecoder:
     packed_steps, packed_offset, low = check_parameters(step, {"steps": bytes, "offset": bytes, "low": int}, where)
     if entry.dtype not in FLOATS:
         raise FormatError("bad_parameters", f"op uniform cannot make {entry.dtype}", where=where)
-    if len(packed_steps) % 4 or not 1 <= len(packed_steps) // 4 <= MAX_STEPS or len(packed_offset) != 4:
-        raise FormatError("bad_parameters", "steps are 1 to 256 float32, the offset is one", where=where)
+    steps, offset = read_positive(packed_steps, MAX_STEPS, "steps", where), read_offset(packed_offset, where)
     if not 0 <= low <= MAX_LOW_BITS:
         raise FormatError("bad_parameters", f"{low} low bits, at most {MAX_LOW_BITS}", where=where)
-    steps = np.frombuffer(packed_steps, "<f4").astype(np.float32)
-    (offset,) = struct.unpack("<f", packed_offset)
-    if not (np.isfinite(steps) & (steps > 0)).all() or not (math.isfinite(offset) and offset > -1):
-        raise FormatError("bad_parameters", "a step is not positive, or the offset is not above -1", where=where)
     by_row = steps.size > 1
-    if by_row and (entry.count == 0 or not entry.shape or entry.shape[0] > MAX_ROWS):
+    if by_row and (entry.count == 0 or not entry.shape or entry.shape[0] > MAX_SIDE):
         raise FormatError("bad_parameters", "steps by row for a tensor without rows, or with too many", where=where)
     expected = [entry.count] * (2 if low else 1) + ([entry.shape[0]] if by_row else [])
     check_streams(step, expected, where)
@@ -94,6 +90,26 @@ def open_chunks(entry: Entry, step: Step, inputs: Inputs) -> ChunkDecoder:
             )  # fmt: skip
 
     return ChunkDecoder(counts, DTYPES[entry.dtype].width, decode)
+
+
+def read_positive(packed: bytes, most: int, name: str, where: str) -> Floats:
+    """A parameter of 1 to `most` float32 above zero."""
+    if len(packed) % 4 or not 1 <= len(packed) // 4 <= most:
+        raise FormatError("bad_parameters", f"{name} are 1 to {most} float32", where=where)
+    numbers = np.frombuffer(packed, "<f4").astype(np.float32)
+    if not (np.isfinite(numbers) & (numbers > 0)).all():
+        raise FormatError("bad_parameters", f"{name} are positive", where=where)
+    return numbers
+
+
+def read_offset(packed: bytes, where: str) -> float:
+    """The offset, a float32 above -1."""
+    if len(packed) != 4:
+        raise FormatError("bad_parameters", "the offset is one float32", where=where)
+    (offset,) = struct.unpack("<f", packed)
+    if not (math.isfinite(offset) and offset > -1):
+        raise FormatError("bad_parameters", "the offset is not above -1", where=where)
+    return offset
 
 
 def encode_step(

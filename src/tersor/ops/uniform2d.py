@@ -10,7 +10,6 @@ twice the step, interleaved, chosen by the parities of the levels above in the s
 
 from __future__ import annotations
 
-import math
 import struct
 from dataclasses import dataclass
 
@@ -33,13 +32,11 @@ from tersor.ops.chunks import (
     read_all,
     stream_errors,
 )
-from tersor.ops.uniform import FLOATS, MAX_STEPS
+from tersor.ops.uniform import FLOATS, MAX_SIDE, MAX_STEPS, Floats, read_offset, read_positive
 
-Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.uint8]
 
 MAX_VALUES = 4096
-MAX_SIDE = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +71,10 @@ def open_chunks(entry: Entry, step: Step, inputs: Inputs) -> ChunkDecoder:
     packed_steps, packed_columns, packed = check_parameters(step, types, where)
     if entry.dtype not in FLOATS:
         raise FormatError("bad_parameters", f"op {step.op} cannot make {entry.dtype}", where=where)
-    steps = _positive(packed_steps, MAX_STEPS, "steps", where)
-    palette = _positive(packed_columns, MAX_STEPS, "columns", where)
-    values = _positive(packed, MAX_VALUES, "values", where) if companded else None
-    offset = 0.0 if companded else _offset(packed, where)
+    steps = read_positive(packed_steps, MAX_STEPS, "steps", where)
+    palette = read_positive(packed_columns, MAX_STEPS, "columns", where)
+    values = read_positive(packed, MAX_VALUES, "values", where) if companded else None
+    offset = 0.0 if companded else read_offset(packed, where)
     if entry.count == 0 or not entry.shape or max(entry.shape[0], entry.count // entry.shape[0]) > MAX_SIDE:
         raise FormatError("bad_parameters", f"op {step.op} on a tensor without rows, or with too many", where=where)
     rows, row_length = entry.shape[0], entry.count // entry.shape[0]
@@ -110,24 +107,6 @@ def open_chunks(entry: Entry, step: Step, inputs: Inputs) -> ChunkDecoder:
             )  # fmt: skip
 
     return ChunkDecoder(counts, DTYPES[entry.dtype].width, decode)
-
-
-def _positive(packed: bytes, most: int, name: str, where: str) -> Floats:
-    if len(packed) % 4 or not 1 <= len(packed) // 4 <= most:
-        raise FormatError("bad_parameters", f"{name} are 1 to {most} float32", where=where)
-    numbers = np.frombuffer(packed, "<f4").astype(np.float32)
-    if not (np.isfinite(numbers) & (numbers > 0)).all():
-        raise FormatError("bad_parameters", f"{name} are positive", where=where)
-    return numbers
-
-
-def _offset(packed: bytes, where: str) -> float:
-    if len(packed) != 4:
-        raise FormatError("bad_parameters", "the offset is one float32", where=where)
-    (offset,) = struct.unpack("<f", packed)
-    if not (math.isfinite(offset) and offset > -1):
-        raise FormatError("bad_parameters", "the offset is not above -1", where=where)
-    return offset
 
 
 def encode_step(
