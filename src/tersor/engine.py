@@ -19,6 +19,7 @@ from tersor.methods import Calibrated, Method
 from tersor.recipe import LEARNED, choose
 from tersor.report import Report
 from tersor.sources import Model, open_model, open_source
+from tersor.sources.running import check_device
 
 if TYPE_CHECKING:
     from tersor.joint import Recipe
@@ -89,6 +90,8 @@ def compress(
             remedy="give a size and calibration data, and no dry run",
         )
     workers = workers or min(os.cpu_count() or 1, 8)
+    if device is not None:
+        check_device(device)
     opened, samples = open_source(source, weights=weights), None
     if asked is not None and (learns or isinstance(chosen, Calibrated) or isinstance(asked, QualityTarget)):
         if calibration is None and isinstance(chosen, Calibrated):

@@ -253,6 +253,12 @@ def test_absurd_sizes(run: Run, model_file: Path, tmp_path: Path, size: tuple[st
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+def test_devices_that_are_not_there(run: Run, model_file: Path, tmp_path: Path, device: str) -> None:
+    arguments = ["compress", model_file, "-o", tmp_path / "m.tsr", "--ratio", "8", "--device", device]
+    failed(run(*arguments), f"device '{device}' cannot be used", "name one")
+
+
 def test_a_size_beyond_all_files(run: Run, model_file: Path, tmp_path: Path) -> None:
     assert run("compress", model_file, "-o", tmp_path / "m.tsr", "--ratio", "1e-308").status == 0
 

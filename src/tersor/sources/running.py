@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tersor.errors import CalibrationError
+from tersor.errors import CalibrationError, SettingError
 
 if TYPE_CHECKING:
     import torch
@@ -100,6 +100,18 @@ def evaluating(module: torch.nn.Module, *, gradients: bool = False) -> Iterator[
             part.training = training
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+
+
+def check_device(device: str) -> None:
+    """Raise `SettingError` unless torch can put tensors on a device."""
+    try:
+        import torch
+
+        torch.empty(0, device=device)
+    except (ImportError, RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SettingError(
+            f"device {device!r} cannot be used: {str(error).splitlines()[0]}", remedy="name one that torch finds here"
+        ) from error
 
 
 def on_device(module: torch.nn.Module, device: str | torch.device | None) -> torch.nn.Module:
