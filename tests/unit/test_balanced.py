@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -18,6 +20,7 @@ import tersor  # noqa: E402
 from tersor import balanced  # noqa: E402
 from tersor.calibration.collect import collect  # noqa: E402
 from tersor.calibration.repair import Repair  # noqa: E402
+from tersor.calibration.statistics import Statistics  # noqa: E402
 from tersor.calibration.stored import Stored  # noqa: E402
 from tersor.engine import compress  # noqa: E402
 from tersor.errors import CalibrationError, OutputError, SettingError, TersorError  # noqa: E402
@@ -141,6 +144,14 @@ def test_layers_that_samples_say_nothing_of_are_quantized_all_the_same(tmp_path:
     report = compress(Half(), tmp_path / "half", ratio=9, calibration=inputs, workers=1)
     sizes = {t.name: t.nbytes for t in report.tensors}
     assert 0.3 < sizes["unused.weight"] / sizes["used.2.weight"] * 96**2 / 64**2 < 3
+
+
+def test_a_table_whose_rows_no_output_depends_on_is_a_matrix_like_others() -> None:
+    eye = np.eye(8, dtype=np.float32)[None]
+    plain = Statistics(eye, np.ones(64))
+    looked_up = dataclasses.replace(plain, usage=np.zeros(64))
+    sensitivities = [SecondOrder().bind({"w": s}).typical for s in (plain, looked_up)]
+    assert sensitivities[0] == sensitivities[1] and math.isfinite(sensitivities[0])
 
 
 def test_rebuilt_weights_are_those_of_the_file(inputs: Any) -> None:

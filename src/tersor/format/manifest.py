@@ -15,7 +15,7 @@ from tersor.format.layout import LEAF, MAX_CHUNK
 from tersor.format.limits import Limits
 
 FEATURES = frozenset[str]()
-"""Features a file may require beyond the ops and coders it names. None exist in version 1.0."""
+"""Features a file may require beyond the ops and coders it names. None exist yet."""
 OPS = ("raw", "uniform", "uniform2d", "companded", "trellis")
 CODERS = ("adaptive", "rans", "rans1", "rans2d", "raw", "runs", "zstd")
 PRELUDES = ("rans", "rans1", "rans2d", "adaptive", "runs")
