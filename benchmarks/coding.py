@@ -10,7 +10,7 @@ Needs: benchmarks/networks/setup.sh; for the peers `pip install constriction==0.
 Debian's libhtscodecs2 (`apt-get install libhtscodecs2`) and benchmarks/peers/setup.sh. Peers that are missing are left
 out.
 
-    python -m benchmarks.coding [NAME ...]    (NAME: iid, rows, codebook, delta or a network; other records stay)
+    python -m benchmarks.coding [NAME ...]    (NAME: iid, rows, codebook, delta, lowrank or a network; others stay)
 """
 
 import ctypes
@@ -47,10 +47,6 @@ class Coded(NamedTuple):
     nbytes: int
     data: Any
     narrow: bool = False  # levels fit in int8, to which they are decoded
-
-
-def _narrow(levels: Levels) -> bool:
-    return levels.size > 0 and int(levels.min()) >= -128 and int(levels.max()) <= 127
 
 
 class Coder(Protocol):
@@ -138,20 +134,22 @@ def tersor_coders() -> Iterator[Coder]:
         flat = levels.reshape(-1)
         return [rans.Histogram.of(flat[k : k + CHUNK]) for k in range(0, flat.size, CHUNK)]
 
-    def coded(levels: Levels, coder: str, plan: Plan) -> Coded:
+    def coded(levels: Levels, counts: list[rans.Histogram], coder: str, plan: Plan) -> Coded:
         pieces = [plan.piece(k, part) for k, part in enumerate(Symbols.of(levels, CHUNK))]
         data = plan.prelude, pieces, levels.size, coder
-        return Coded(len(plan.prelude) + sum(map(len, pieces)), data, _narrow(levels))
+        narrow = all(c.lowest >= -128 and c.lowest + c.counts.size <= 128 for c in counts)
+        return Coded(len(plan.prelude) + sum(map(len, pieces)), data, narrow)
 
     def pack_rans(levels: Levels) -> Coded:
-        return coded(levels, *one_table(Symbols.of(levels, CHUNK), "i32", histograms(levels)))
+        counts = histograms(levels)
+        return coded(levels, counts, *one_table(Symbols.of(levels, CHUNK), "i32", counts))
 
     def pack_fast(levels: Levels) -> Coded:
         counts, rows = histograms(levels), levels.size // len(levels) if levels.ndim > 1 else 0
         symbols = Symbols.of(levels, CHUNK, rows, math.prod(levels.shape[2:]) if levels.ndim > 2 else 0)
         single, alone = one_table(symbols, "i32", counts)
         coder, plan = several_tables(symbols, "i32", counts, alone.nbytes)
-        return coded(levels, single, alone) if plan is None else coded(levels, coder, plan)
+        return coded(levels, counts, single, alone) if plan is None else coded(levels, counts, coder, plan)
 
     def unpack_rans(coded: Coded) -> npt.NDArray[Any]:
         head, pieces, count, coder = coded.data
@@ -329,6 +327,9 @@ def every_stream(wanted: Callable[[str], bool]) -> Iterator[tuple[Stream, int]]:
         yield from ((streams.codebook(name, size), 1) for name in ("minilm", "fashion_resnet") for size in (16, 32))
     if wanted("delta"):
         yield from ((streams.delta(bits), 1) for bits in (0.3, 1.0, 2.0))
+    if wanted("lowrank"):
+        for network in ("minilm", "fashion_resnet"):
+            yield from ((s, 1) for s in streams.lowrank(network, (1.5, 2.0, 3.0, 4.0)))
 
 
 def main(names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The integer streams of benchmarks/coding.py: synthetic ones, levels of real networks, codebook indices, deltas."""
+"""The integer streams of benchmarks/coding.py: synthetic, levels of networks, codebook indices, deltas, factors."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ SPREAD = 0.5
 class Stream:
     """Tensors of levels that are coded one by one, and what an ideal code would need."""
 
-    kind: str  # iid, rows, levels, codebook, delta
+    kind: str  # iid, rows, levels, codebook, delta, lowrank
     name: str
     tensors: list[Levels]
     ideal_bits: float | None = None  # the scale of every row known; None: entropy of every row by itself
@@ -164,6 +164,20 @@ def delta(bits: float) -> Stream:
     base, tuned = read(load("fashion_resnet").weights), read(exported("fashion_resnet_turned", _fine_tune))
     pairs = [(base[name], tuned[name]) for name in base if base[name].ndim > 1]
     return _global_step("fashion_resnet fine-tuned", "delta", [b - a for a, b in pairs], bits)
+
+
+def lowrank(network: str, rates: tuple[float, ...]) -> Iterator[Stream]:
+    """Factors of half as many numbers as each matrix has, A = U S^(1/2) and B = S^(1/2) V^T of its truncated singular
+    value decomposition, with one step for all factors of the network."""
+    factors: list[npt.NDArray[np.float32]] = []
+    for unit, w in _weights(network):
+        matrix = w.reshape(unit.shape[0], -1).astype(np.float64)
+        rank = max(1, matrix.size // (2 * sum(matrix.shape)))
+        u, s, v = np.linalg.svd(matrix, full_matrices=False)
+        root = np.sqrt(s[:rank])
+        factors += [(u[:, :rank] * root).astype(np.float32), (root[:, None] * v[:rank]).astype(np.float32)]
+    for bits in rates:
+        yield _global_step(f"{network}, factors", "lowrank", factors, bits)
 
 
 def _fine_tune(steps: int = 200, batch: int = 64) -> dict[str, npt.NDArray[np.float32]]:

@@ -57,7 +57,7 @@ def _against_deepcabac(rows: Records) -> dict[tuple[str, str], float]:
     sums: dict[tuple[str, str], int] = {}
     for r in rows:
         for group in {r["kind"], r.get("stream", "").partition(",")[0]} - {"", "memcpy"} if "coder" in r else ():
-            if r["kind"] in ("iid", "rows", "codebook", "delta") and group != r["kind"]:
+            if r["kind"] != "levels" and group != r["kind"]:
                 continue
             sums[group, r["coder"]] = sums.get((group, r["coder"]), 0) + r["bytes"]
     return {(g, c): 100 * (n / sums[g, REFERENCE] - 1) for (g, c), n in sums.items() if c in OWN}
