@@ -9,6 +9,8 @@ import numpy.typing as npt
 Bytes: TypeAlias = bytes | npt.NDArray[np.uint8]
 
 LEAF: int
+PATCH_BITS: float
+MANY: int
 
 class StreamError(ValueError): ...
 
@@ -57,6 +59,18 @@ def decode_planes(
 def histogram(values: npt.NDArray[np.int32]) -> tuple[int, npt.NDArray[np.uint64]]: ...
 def round_table(counts: npt.NDArray[np.uint64], precision: int) -> npt.NDArray[np.uint16] | None: ...
 def write_tables(head: Bytes, tables: Sequence[tuple[int, int, npt.NDArray[np.uint16]]]) -> bytes: ...
+def fit_table(
+    lowest: int, counts: npt.NDArray[np.uint64], total: int, first: int, last: int
+) -> tuple[int, int, npt.NDArray[np.uint16]]: ...
+def payload_bits(
+    precision: int,
+    table_lowest: int,
+    frequencies: npt.NDArray[np.uint16],
+    lowest: int,
+    counts: npt.NDArray[np.uint64],
+    total: int,
+) -> float: ...
+def entropies(counts: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint64]]: ...
 def encode_chunk(values: npt.NDArray[np.int32], prelude: Prelude, table: int = 0, first: int = 0) -> bytes: ...
 def context_histogram(
     values: npt.NDArray[np.int32], lanes: int, reach: int, counts: npt.NDArray[np.uint64]

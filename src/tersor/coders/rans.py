@@ -6,7 +6,6 @@ tables; the coding itself is native.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -21,23 +20,16 @@ Integers = npt.NDArray[np.int32]
 MAX_ALPHABET = 4096
 FARTHEST = 2**30
 """No table starts farther from zero; values out there are patches."""
-PRECISIONS = (12, 13, 14, 15)
-WIDE_PENALTY = 1.5e-3
-"""Share of the size that slots too wide for 32 bits must save: they take two look-ups a symbol instead of one."""
-DEEP_PENALTY = 7e-4
-"""Share that each bit of precision beyond 12 must save where slots are narrow: they leave the first-level cache."""
-MANY = 2**20
-"""Symbols from which on the time of decoding is worth these shares; fewer are decoded soon in any case."""
-FEW = 256
-"""Different symbols up to which a large stream's table is searched for in fewer steps."""
+PRECISIONS = 12, 15
+"""The least and the most that is tried."""
+MANY = _core.MANY
+"""Symbols from which on the time of decoding counts; fewer are decoded soon in any case."""
 MAX_TABLES = 255
 LEAST_SAVING = 0.002
 """Share of a chunk that a table of its own must save: each one takes time to build when decoding."""
 VERBATIM = 255
 WIDEST = 65536
 """Most values a histogram lists."""
-PATCH_BITS = 40.0
-"""Rough price of a value outside the table: position and value."""
 
 
 class Histogram(NamedTuple):
@@ -82,8 +74,7 @@ class Histogram(NamedTuple):
     @property
     def entropy_bits(self) -> float:
         """Bits of an ideal order-0 code for the listed values, without tables."""
-        present = self.counts[self.counts > 0].astype(np.float64)
-        return float(-(present * np.log2(present / present.sum())).sum()) if present.size else 0.0
+        return float(_core.entropies(self.counts[None])[0][0])
 
 
 def merge(parts: list[Histogram]) -> Histogram:
@@ -103,25 +94,13 @@ class Table:
     frequencies: npt.NDArray[np.uint16]
 
     @cached_property
-    def bits(self) -> npt.NDArray[np.float64]:
-        """Bits of every symbol; that of a patch where the frequency is zero."""
-        frequency = np.maximum(self.frequencies, 1).astype(np.float64)
-        return np.where(self.frequencies == 0, PATCH_BITS, self.precision - np.log2(frequency))
-
-    @cached_property
     def side_bytes(self) -> int:
         """Bytes the table takes in a prelude."""
         return len(prelude([self], 1)) - 2
 
     def payload_bits(self, histogram: Histogram) -> float:
         """Bits of the symbols in `histogram` under this table."""
-        low, high = self.lowest, self.lowest + self.frequencies.size
-        first, last = max(low, histogram.lowest), min(high, histogram.lowest + histogram.counts.size)
-        if last <= first:
-            return histogram.total * PATCH_BITS
-        inside = histogram.counts[first - histogram.lowest : last - histogram.lowest].astype(np.float64)
-        outside = histogram.total - inside.sum()
-        return float(inside @ self.bits[first - low : last - low]) + outside * PATCH_BITS
+        return _core.payload_bits(self.precision, self.lowest, self.frequencies, *histogram)
 
 
 def prelude(tables: list[Table], lanes: int) -> bytes:
@@ -135,79 +114,9 @@ def write_tables(head: bytes, tables: list[Table]) -> bytes:
     return _core.write_tables(np.frombuffer(head, np.uint8), entries)
 
 
-def fit(histogram: Histogram, precisions: tuple[int, ...] = PRECISIONS) -> Table:
-    """The table that codes `histogram`, itself included, in the fewest bytes.
-
-    Searched: which rare outer values become patches, and the precision of the frequencies; in large streams of few
-    different symbols one after the other, for there they hardly depend on each other. Inner values become patches
-    where that costs less than the least frequency, which is taken from all others.
-    """
-    windows = _windows(histogram)
-    best: tuple[float, Table] | None = None
-    for precision in precisions:
-        least: tuple[float, Table] | None = None
-        chosen = 0
-        for k, window in enumerate(windows):  # fewer and fewer symbols
-            found = _priced(histogram, precision, *window, precision - precisions[0])
-            if found is None:  # the precision has no room for that many
-                continue
-            if least is not None and found[0] >= least[0]:
-                break
-            least, chosen = found, k
-        if least is None:
-            continue
-        if best is None and least[1].frequencies.size <= FEW and histogram.total >= MANY:
-            windows = [windows[chosen]]
-        if best is None or least[0] < best[0]:
-            best = least
-    if best is None:  # more symbols than any precision has room for cannot happen: 4096 < 2^13
-        raise AssertionError("no table fits")
-    return best[1]
-
-
-def _priced(
-    histogram: Histogram, precision: int, lowest: int, counts: npt.NDArray[np.uint64], depth: int
-) -> tuple[float, Table] | None:
-    """A table and what it costs, in bytes and in the time that decoding takes; None if the symbols are too many."""
-    least = histogram.total / math.log(2) / 2**precision / (PATCH_BITS - precision)
-    counts = np.where(counts >= min(least, counts.max()), counts, 0)
-    used = np.flatnonzero(counts)
-    lowest += int(used[0])
-    frequencies = _core.round_table(np.ascontiguousarray(counts[used[0] : used[-1] + 1]), precision)
-    if frequencies is None:
-        return None
-    table = Table(precision, lowest, frequencies)
-    wide = frequencies.size > 1 << (32 - 2 * precision)
-    size = table.payload_bits(histogram) / 8 + table.side_bytes
-    slowness = WIDE_PENALTY if wide else DEEP_PENALTY * depth
-    return size * (1 + slowness * (histogram.total >= MANY)), table
-
-
-def _windows(histogram: Histogram) -> list[tuple[int, npt.NDArray[np.uint64]]]:
-    """Ranges of values worth a table: all of them, and those left when values seen once, twice, ... become patches."""
-    counts = histogram.counts
-    if counts.size == 0 or not counts.any():
-        return [(0, np.ones(1, np.uint64))]
-    windows: dict[tuple[int, int], None] = {}
-    for threshold in (1, 2, 3, 5, 9):
-        kept = np.flatnonzero(counts >= threshold)
-        if kept.size == 0:
-            break
-        first, last = int(kept[0]), int(kept[-1]) + 1
-        if last - first > MAX_ALPHABET:
-            first = _densest(counts)
-            last = min(first + MAX_ALPHABET, counts.size)
-        if abs(histogram.lowest + first) <= FARTHEST:
-            windows[first, last] = None
-    if not windows:
-        return [(0, np.ones(1, np.uint64))]
-    return [(histogram.lowest + a, counts[a:b]) for a, b in windows]
-
-
-def _densest(counts: npt.NDArray[np.uint64]) -> int:
-    """Start of the stretch of MAX_ALPHABET values that holds the most."""
-    sums = np.concatenate([[0], np.cumsum(counts)])
-    return int(np.argmax(sums[MAX_ALPHABET:] - sums[:-MAX_ALPHABET]))
+def fit(histogram: Histogram, precisions: tuple[int, int] = PRECISIONS) -> Table:
+    """The table, of a precision from one to another, that codes `histogram`, itself included, in the fewest bytes."""
+    return Table(*_core.fit_table(*histogram, *precisions))
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,7 +148,7 @@ def plan(histograms: list[Histogram], *, verbatim: bool = False, fast: bool = Fa
     One table for all chunks is the start; a chunk whose own table saves more than it costs gets one, later chunks
     may share it. With `verbatim` (byte planes), chunks that do not compress are stored as they are.
     """
-    precisions = PRECISIONS[:1] if verbatim else PRECISIONS
+    precisions = (PRECISIONS[0], PRECISIONS[0]) if verbatim else PRECISIONS
     tables = [fit(merge(histograms), precisions)]
     choice: list[int] = []
     bits: list[float] = []

@@ -75,16 +75,16 @@ def _count(parts: Iterable[Integers], lanes: int, reach: int) -> Counts:
 
 def _best(counts: Counts) -> tuple[Counts, float]:
     """Counts with the last contexts made one as that is shorter, and an estimate of the bits, tables included."""
-    bits = [_bits(row) for row in counts]
-    last = [_bits(row) for row in np.cumsum(counts[::-1], axis=0, dtype=np.uint64)[::-1]]
-    totals = [sum(bits[:k]) + last[k] for k in range(len(counts))]
+    bits, last = _bits(counts), _bits(np.cumsum(counts[::-1], axis=0, dtype=np.uint64)[::-1])
+    totals = np.cumsum(bits) - bits + last
     k = int(np.argmin(totals))
-    return np.concatenate([counts[:k], counts[k:].sum(0, keepdims=True, dtype=np.uint64)]), totals[k]
+    return np.concatenate([counts[:k], counts[k:].sum(0, keepdims=True, dtype=np.uint64)]), float(totals[k])
 
 
-def _bits(counts: Counts) -> float:
-    present = np.count_nonzero(counts)
-    return rans.Histogram(0, counts, 0).entropy_bits + TABLE_BITS * present + 30 * (present > 0)
+def _bits(counts: Counts) -> npt.NDArray[np.float64]:
+    """Of every row, with its table."""
+    bits, present = _core.entropies(counts)
+    return bits + TABLE_BITS * present + 30 * (present > 0)
 
 
 def _finish(contexts: Counts, reach: int, lanes: int, chunks: int) -> Plan1 | None:
@@ -95,7 +95,7 @@ def _finish(contexts: Counts, reach: int, lanes: int, chunks: int) -> Plan1 | No
     first, behind = int(used[0]), int(used[-1]) + 1
     precision = rans2d.PRECISION if behind - first <= rans2d.PACKED else rans2d.WIDE_PRECISION
     histograms = [rans.Histogram(-reach, row, int(row.sum())) for row in contexts]
-    tables = [rans.fit(histogram, precisions=(precision,)) for histogram in histograms]
+    tables = [rans.fit(histogram, (precision, precision)) for histogram in histograms]
     payload = sum(table.payload_bits(histogram) for table, histogram in zip(tables, histograms, strict=True))
     prelude = rans.prelude(tables, lanes)
     native = _core.Prelude(np.frombuffer(prelude, np.uint8), PRELUDES.index("rans1"))

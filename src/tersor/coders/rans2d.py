@@ -113,24 +113,21 @@ class _Classed:
     @cached_property
     def bits(self) -> float:
         """Estimate of the coded size: payload, tables and classes."""
-        counts = self.counts.astype(np.float64)
-        totals = counts.sum(1, keepdims=True)
-        present = counts > 0
-        payload = -(counts[present] * np.log2((counts / np.maximum(totals, 1))[present])).sum()
-        tables = TABLE_BITS * np.count_nonzero(present) + 30 * len(counts)
-        return float(payload + tables) + _side_bits(self.rows) + _side_bits(self.columns)
+        payload, present = _core.entropies(self.counts)
+        tables = TABLE_BITS * float(present.sum()) + 30 * len(self.counts)
+        return float(payload.sum()) + tables + _side_bits(self.rows) + _side_bits(self.columns)
 
     def relabelled(self, axis: int, labels: npt.NDArray[np.integer]) -> _Classed:
-        """With class k of the rows (axis 0) or columns (axis 1) called labels[k]; classes of one label become one."""
-        labels = labels - labels.min()
-        pairs = self.pairs if axis == 0 else self.pairs.transpose(1, 0, 2)
-        merged = np.zeros((int(labels.max()) + 1, *pairs.shape[1:]), np.uint64)
-        for label, part in zip(labels, pairs, strict=True):
-            merged[label] += part
-        pairs = merged if axis == 0 else np.ascontiguousarray(merged.transpose(1, 0, 2))
+        """With class k of the rows (axis 0) or columns (axis 1) called labels[k]; classes of one label become one.
+
+        Labels never fall, and rise by one at most.
+        """
+        labels = labels - labels[0]
+        pairs = np.add.reduceat(self.pairs, np.searchsorted(labels, _numbers(int(labels[-1]) + 1)), axis)
+        labels = labels.astype(np.uint8)
         if axis == 0:
-            return replace(self, pairs=pairs, rows=labels[self.rows].astype(np.uint8))
-        return replace(self, pairs=pairs, columns=labels[self.columns].astype(np.uint8))
+            return replace(self, pairs=pairs, rows=labels[self.rows])
+        return replace(self, pairs=pairs, columns=labels[self.columns])
 
 
 def _side_bits(classes: Classes) -> float:
@@ -281,7 +278,7 @@ def _level_bits(counts: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
     totals = np.maximum(weighted.sum(1, keepdims=True), 1)
     neighbours = weighted.sum(0, keepdims=True) / max(1.0, weighted.sum())
     smooth = (weighted + 0.5 * neighbours) / (totals + 0.5)
-    return np.minimum(-np.log2(np.maximum(smooth, 1e-30)), rans.PATCH_BITS).astype(np.float32)
+    return np.minimum(-np.log2(np.maximum(smooth, 1e-30)), _core.PATCH_BITS).astype(np.float32)
 
 
 def _trim(classed: _Classed) -> _Classed:
@@ -304,7 +301,7 @@ def _trim(classed: _Classed) -> _Classed:
 def _finish(classed: _Classed, count: int, chunk: int) -> Plan2D | None:
     """Tables and the prelude; None if it has become too long."""
     precision = PRECISION if classed.counts.shape[1] <= PACKED else WIDE_PRECISION
-    tables = [rans.fit(_histogram(classed.lowest, row), precisions=(precision,)) for row in classed.counts]
+    tables = [rans.fit(_histogram(classed.lowest, row), (precision, precision)) for row in classed.counts]
     payload = sum(
         t.payload_bits(_histogram(classed.lowest, row)) for t, row in zip(tables, classed.counts, strict=True)
     )

@@ -27,7 +27,7 @@ FEWEST = 2**16
 LONGER = 3e-4
 """Share by which the stream may become longer where that makes tokens fewer, which are what decoding takes time for."""
 MAX_BITS = 15
-PRECISIONS = (12, 13)
+PRECISIONS = 12, 13
 
 
 @dataclass(frozen=True, eq=False)

@@ -230,39 +230,6 @@ void class_costs(Integers values, uint64_t first, uint64_t side, Classes other, 
                     costs.data());
 }
 
-// Representable frequencies for the counts, or None where the precision has no room for that many symbols.
-std::optional<nb::ndarray<nb::numpy, uint16_t, nb::ndim<1>>> round_table(Counts counts, uint32_t precision) {
-    if (counts.size() < 1 || counts.size() > TSR_MAX_ALPHABET || precision < TSR_MIN_PRECISION ||
-        precision > TSR_MAX_PRECISION)
-        throw StreamError("argument");
-    tsr_table table{};
-    table.alphabet = static_cast<uint32_t>(counts.size());
-    table.precision = precision;
-    if (tsr_table_round(&table, counts.data()) != TSR_OK) return std::nullopt;
-    return to_numpy(std::vector<uint16_t>(table.frequency, table.frequency + table.alphabet));
-}
-
-// Tables as one string of bits, after `head`; each is (precision, lowest, frequencies).
-nb::bytes write_tables(Input head, std::vector<nb::tuple> tables) {
-    std::vector<uint8_t> data(head.data(), head.data() + head.size());
-    size_t position = 8 * data.size();
-    for (const nb::tuple &entry : tables) {
-        tsr_table table{};
-        table.precision = nb::cast<uint32_t>(entry[0]);
-        table.lowest = nb::cast<int32_t>(entry[1]);
-        auto frequencies = nb::cast<Frequencies>(entry[2]);
-        if (table.precision < TSR_MIN_PRECISION || table.precision > TSR_MAX_PRECISION ||
-            frequencies.size() < 1 || frequencies.size() > TSR_MAX_ALPHABET)
-            throw StreamError("argument");
-        table.alphabet = static_cast<uint32_t>(frequencies.size());
-        for (size_t k = 0; k < frequencies.size(); k++) table.frequency[k] = frequencies.data()[k];
-        data.resize(position / 8 + 65 + 64 * frequencies.size());
-        check(tsr_table_write(&table, data.data(), data.size(), &position));
-    }
-    data.resize((position + 7) / 8);
-    return to_bytes(data);
-}
-
 // How often a level occurs by the size of the one before it: (contexts, 2 reach + 1), see tsr_context_histogram.
 void context_histogram(Integers values, uint32_t lanes, uint32_t reach, Into<uint64_t> counts) {
     const size_t span = 2 * size_t(reach) + 1;
@@ -387,13 +354,12 @@ NB_MODULE(_core, m) {
     m.def("add_by_class", &add_by_class, "counts"_a, "classes"_a, "sums"_a);
     m.def("class_costs", &class_costs, "values"_a, "first"_a, "side"_a, "other"_a, "by_row"_a, "lowest"_a, "bits"_a, "tables"_a,
           "costs"_a);
-    m.def("round_table", &round_table, "counts"_a, "precision"_a);
-    m.def("write_tables", &write_tables, "head"_a, "tables"_a);
     m.def("encode_chunk", &encode_chunk, "values"_a, "prelude"_a, "table"_a = 0, "first"_a = 0);
     m.def("split_planes", &split_planes, "data"_a, "stored"_a, "width"_a, "rotate"_a);
     m.def("quantize", &quantize, "weights"_a, "step"_a, "bits"_a, "levels"_a);
     bind_adaptive(m);
     bind_runs(m);
+    bind_tables(m);
     bind_feedback(m);
     bind_rate(m);
     bind_trellis(m);

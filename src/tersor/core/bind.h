@@ -81,6 +81,9 @@ struct Prelude {
 // bind_runs.cpp
 void bind_runs(nb::module_ &m);
 
+// bind_tables.cpp
+void bind_tables(nb::module_ &m);
+
 // bind_methods.cpp
 void bind_feedback(nb::module_ &m);
 void bind_rate(nb::module_ &m);

@@ -181,9 +181,11 @@ static void balance(tsr_table *table, const uint64_t *counts, uint32_t mode, dou
     }
 }
 
-/* Moves single frequencies to a neighbouring code while that makes the message shorter; the mode gives or takes the difference. */
-static void descend(tsr_table *table, const uint64_t *counts, uint32_t mode, int64_t *rest) {
+/* Moves single frequencies to a neighbouring code while that makes the message shorter; the mode gives or takes the difference.
+ * Returns whether there was one to move. */
+static int descend(tsr_table *table, const uint64_t *counts, uint32_t mode, int64_t *rest) {
     const uint32_t largest = (uint32_t)largest_code(table->precision);
+    int found = 0;
     for (uint32_t k = 0; k < table->alphabet; k++) {
         uint32_t frequency = table->frequency[k], code = (uint32_t)frequency_code(frequency);
         if (k == mode || frequency == 0) continue;
@@ -196,9 +198,11 @@ static void descend(tsr_table *table, const uint64_t *counts, uint32_t mode, int
             if (gain <= 0) continue;
             *rest = left;
             table->frequency[k] = (uint16_t)moved;
+            found = 1;
             break;
         }
     }
+    return found;
 }
 
 tsr_error tsr_table_round(tsr_table *table, const uint64_t *counts) {
@@ -220,7 +224,8 @@ tsr_error tsr_table_round(tsr_table *table, const uint64_t *counts) {
     }
     for (int pass = 0; pass < 4; pass++) balance(table, counts, mode, scale, (double)counts[mode] * scale, &rest);
     if (rest < 1) return TSR_TABLE;
-    for (int pass = 0; pass < 4 && table->alphabet <= DESCENDED; pass++) descend(table, counts, mode, &rest);
+    for (int pass = 0; pass < 4 && table->alphabet <= DESCENDED; pass++)
+        if (!descend(table, counts, mode, &rest)) break;
     table->frequency[mode] = (uint16_t)rest;
     return TSR_OK;
 }
@@ -260,20 +265,41 @@ static void write_golomb(bit_writer *w, uint32_t x, uint32_t order) {
     write_bits(w, (uint32_t)(shifted - (UINT64_C(1) << width)), width);
 }
 
-static void write_side(bit_writer *w, const tsr_table *table, uint32_t order, uint32_t rice, uint32_t mode, int side) {
-    int32_t largest = largest_code(table->precision), previous = starting_code(table->precision), before = previous;
-    uint32_t n = side < 0 ? mode : table->alphabet - 1 - mode;
-    for (uint32_t i = 1; i <= n && !w->failed; i++) {
-        int32_t code = frequency_code(table->frequency[side < 0 ? mode - i : mode + i]);
-        uint32_t residual = zigzag(code - predict(order, previous, before, largest));
-        write_unary(w, residual >> rice);
-        write_bits(w, residual & ((1u << rice) - 1), rice);
-        before = previous;
-        previous = code;
+/* What is written for every symbol but the mode, from the mode outwards, first to one side and then to the other. */
+static void find_residuals(const tsr_table *table, uint32_t order, uint32_t mode, uint32_t *residuals) {
+    const int32_t largest = largest_code(table->precision);
+    for (int side = -1; side <= 1; side += 2) {
+        int32_t previous = starting_code(table->precision), before = previous;
+        const uint32_t n = side < 0 ? mode : table->alphabet - 1 - mode;
+        for (uint32_t i = 1; i <= n; i++) {
+            int32_t code = frequency_code(table->frequency[side < 0 ? mode - i : mode + i]);
+            *residuals++ = zigzag(code - predict(order, previous, before, largest));
+            before = previous;
+            previous = code;
+        }
     }
 }
 
-static void write_table(bit_writer *w, const tsr_table *table, uint32_t mode, uint32_t order, uint32_t rice) {
+/* The order of prediction and the Rice parameter with which residuals take the fewest bits; how many that is. */
+static size_t choose_code(const tsr_table *table, uint32_t mode, uint32_t *best_order, uint32_t *best_rice) {
+    uint32_t residuals[TSR_MAX_ALPHABET];
+    size_t best = SIZE_MAX;
+    for (uint32_t order = 0; order < 2; order++) {
+        find_residuals(table, order, mode, residuals);
+        for (uint32_t rice = 0; rice < 8; rice++) {
+            size_t bits = (size_t)(rice + 1) * (table->alphabet - 1);
+            for (uint32_t i = 0; i < table->alphabet - 1; i++) bits += residuals[i] >> rice;
+            if (bits >= best) continue;
+            best = bits;
+            *best_order = order;
+            *best_rice = rice;
+        }
+    }
+    return best;
+}
+
+/* All that comes before the residuals. */
+static void write_head(bit_writer *w, const tsr_table *table, uint32_t mode, uint32_t order, uint32_t rice) {
     write_bits(w, table->precision - TSR_MIN_PRECISION, 3);
     write_golomb(w, zigzag(table->lowest), 4);
     write_golomb(w, table->alphabet - 1, 4);
@@ -281,8 +307,6 @@ static void write_table(bit_writer *w, const tsr_table *table, uint32_t mode, ui
     if (table->alphabet == 1) return;
     write_bits(w, order, 1);
     write_bits(w, rice, 3);
-    write_side(w, table, order, rice, mode, -1);
-    write_side(w, table, order, rice, mode, 1);
 }
 
 /* The mode takes what the others leave: the largest frequency, or the only one that no code stands for. */
@@ -300,24 +324,28 @@ static tsr_error choose_mode(const tsr_table *table, uint32_t *mode) {
     return odd > 1 || sum != UINT32_C(1) << table->precision ? TSR_TABLE : TSR_OK;
 }
 
+tsr_error tsr_table_bits(const tsr_table *table, size_t *bits) {
+    uint32_t mode = 0, order = 0, rice = 0;
+    if (choose_mode(table, &mode) != TSR_OK) return TSR_TABLE;
+    bit_writer w = {NULL, SIZE_MAX, 0, 0};
+    write_head(&w, table, mode, order, rice);
+    *bits = w.position + choose_code(table, mode, &order, &rice);
+    return TSR_OK;
+}
+
 tsr_error tsr_table_write(const tsr_table *table, uint8_t *data, size_t capacity, size_t *position) {
     const int32_t farthest = INT32_C(1) << 30;
-    uint32_t mode = 0, best_order = 0, best_rice = 0;
+    uint32_t mode = 0, order = 0, rice = 0, residuals[TSR_MAX_ALPHABET];
     if (table->alphabet < 1 || table->lowest < -farthest || table->lowest > farthest) return TSR_TABLE;
     if (choose_mode(table, &mode) != TSR_OK) return TSR_TABLE;
-    size_t best = SIZE_MAX;
-    for (uint32_t order = 0; order < 2; order++) {
-        for (uint32_t rice = 0; rice < 8; rice++) {
-            bit_writer trial = {NULL, SIZE_MAX, 0, 0};
-            write_table(&trial, table, mode, order, rice);
-            if (trial.position >= best) continue;
-            best = trial.position;
-            best_order = order;
-            best_rice = rice;
-        }
-    }
+    choose_code(table, mode, &order, &rice);
+    find_residuals(table, order, mode, residuals);
     bit_writer w = {data, 8 * capacity, *position, 0};
-    write_table(&w, table, mode, best_order, best_rice);
+    write_head(&w, table, mode, order, rice);
+    for (uint32_t i = 0; i < table->alphabet - 1; i++) {
+        write_unary(&w, residuals[i] >> rice);
+        write_bits(&w, residuals[i] & ((1u << rice) - 1), rice);
+    }
     if (w.failed) return TSR_TRUNCATED;
     *position = w.position;
     return TSR_OK;

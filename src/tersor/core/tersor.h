@@ -65,6 +65,31 @@ tsr_error tsr_table_write(const tsr_table *table, uint8_t *data, size_t capacity
  * gets at least 1, the most frequent takes what is left. Fails with TSR_TABLE if there is no room. */
 tsr_error tsr_table_round(tsr_table *table, const uint64_t *counts);
 
+/* Bits of a table that tsr_table_write would append. */
+tsr_error tsr_table_bits(const tsr_table *table, size_t *bits);
+
+/* How often the values lowest, lowest + 1, ... occur; `total` also counts others. */
+typedef struct {
+    int32_t lowest;
+    size_t size;
+    const uint64_t *counts;
+    uint64_t total;
+} tsr_counted;
+
+/* Rough price in bits of a value that a table lacks: position and value of a patch. */
+#define TSR_PATCH_BITS 40.0
+/* Values from which on the time of decoding is worth some size; fewer are decoded soon in any case. */
+#define TSR_MANY (1 << 20)
+
+/* Bits of what was counted under a table. */
+double tsr_table_payload(const tsr_table *table, const tsr_counted *counted);
+
+/* The table with which what was counted takes the fewest bytes, itself included, of a precision from `first` to `last`. */
+void tsr_table_fit(tsr_table *table, const tsr_counted *counted, uint32_t first, uint32_t last);
+
+/* Bits of an ideal code for each of `rows` rows of `span` counts, and how many of its counts are not 0. */
+void tsr_entropies(const uint64_t *counts, size_t rows, size_t span, double *bits, uint64_t *present);
+
 /* -- integer streams (section 6) ------------------------------------------------------------------------------ */
 
 typedef struct {

@@ -220,7 +220,7 @@ def _splits(levels: Histogram, most: int) -> list[int]:
     if most == 0 or levels.total > levels.counts.sum():
         return [most]
     parts = [levels.split(low) for low in range(most + 1)]
-    tables = [fit(high, PRECISIONS[-1:]) for high, _ in parts]
+    tables = [fit(high, (PRECISIONS[1], PRECISIONS[1])) for high, _ in parts]
     sizes = [
         table.payload_bits(high) + 8 * table.side_bytes + rest.entropy_bits
         for table, (high, rest) in zip(tables, parts, strict=True)
