@@ -20,11 +20,12 @@ from tersor.encoded import Distortion, Encoded
 from tersor.errors import BudgetError, SourceError
 from tersor.fit import Stage, by_plan, by_quality, by_size
 from tersor.format import cbor
+from tersor.format.dtypes import Bytes
 from tersor.format.layout import HEADER_SIZE
 from tersor.format.manifest import Entry, Manifest
 from tersor.format.writer import file_size, write
 from tersor.journal import Journal, StoredUnit
-from tersor.methods import Calibrated, Method, Planned, Sample, keep
+from tersor.methods import Calibrated, Method, Nearest, Planned, Sample, keep
 from tersor.ops.uniform import FLOATS
 from tersor.parallel import for_each
 from tersor.report import Report
@@ -82,9 +83,11 @@ class Job:
         self.own = [u for u in self.units if u.tied_to is None]
         self.numbers = {u.name: k for k, u in enumerate(self.units)}
         self.source_bytes = sum(u.nbytes for u in self.own)
-        weights = sum(u.count for u in self.own if u.dtype in FLOATS)
+        floats = [u for u in self.own if u.dtype in FLOATS]
+        weights, small = sum(u.count for u in floats), sum(u.count for u in floats if not Nearest().quantizes(u))
         self.budget = goal.resolve(self.source_bytes, weights) if isinstance(goal, Budget) else None
         self.goal: Goal | None = goal if isinstance(goal, QualityGoal) else self.budget
+        self.finer = 0 if self.goal is None else keep.finer(self.nominal(self.goal), weights, small)
         self.done: dict[str, StoredUnit] = {}
 
     def key(self, *data: str | int) -> str:
@@ -138,7 +141,7 @@ class Job:
 
     def _kept_part(self, unit: Unit) -> tuple[Encoded, float]:
         """A unit that is kept, or the middle of a large one, coded; and how many times larger the whole is."""
-        finish = keep.lossless if self.budget is None else keep.rounded
+        finish = keep.lossless if self.budget is None else self.rounded
         data, part = unit.load(), 2**22
         if data.size <= 2 * part:
             return self._checked(finish(unit, data)), 1.0
@@ -245,12 +248,16 @@ class Job:
         """The units that are quantized, and the price that predictions give for the budget."""
         return self._begin(journal, budget)[:2]
 
+    def rounded(self, unit: Unit, data: Bytes) -> Encoded:
+        """A small tensor, as precise as the size of the file deserves."""
+        return keep.rounded(unit, data, self.finer)
+
     def replace(self, journal: Journal, budget: int, price: float, tensors: Mapping[str, np.ndarray]) -> bool:
         """Keep other values of some small tensors, rounded as they would be; not if the file became too large."""
         units = [u for u in self.own if u.name in tensors and self.done[u.name].entry.chain[0].op == "raw"]
 
         def encode(unit: Unit) -> Encoded:
-            return keep.rounded(unit, keep.elements(tensors[unit.name], unit.dtype))
+            return self.rounded(unit, keep.elements(tensors[unit.name], unit.dtype))
 
         return self.substitute(journal, "repaired", units, encode, budget, price)
 
@@ -276,7 +283,7 @@ class Job:
         candidates = [u for u in self.own if self.method.quantizes(u)]
         samples = self._samples(candidates)
         kept = [u for u in self.own if u.name not in samples]
-        self._encode(journal, "kept", kept, lambda u: keep.rounded(u, u.load()), "keeping small tensors")
+        self._encode(journal, "kept", kept, lambda u: self.rounded(u, u.load()), "keeping small tensors")
         lossy = [u for u in candidates if u.name in samples]
         return lossy, *self._guess(samples, self._fixed(lossy), budget)
 

@@ -151,6 +151,34 @@ def test_float64_keeps_twelve_bits() -> None:
     assert not np.any(back.view("<u8") & ((1 << 40) - 1))
 
 
+@pytest.mark.parametrize("finer", [1, 4, 9])
+def test_every_finer_bit_halves_the_error(finer: int) -> None:
+    values = np.random.default_rng(0).standard_normal(5000).astype(np.float32)
+    tensor = keep.rounded(unit_of("t", "F32", (5000,), values.view(np.uint8)), values.view(np.uint8), finer)
+    with tersor.open(container(tensor)) as file:
+        back = file.stored("t").view("<f4")
+    assert np.all(np.abs(back - values) <= 2.0 ** -(8 + finer) * np.abs(values))
+    assert not np.any(back.view("<u4") & ((1 << (16 - finer)) - 1))
+    least = keep.rounded(unit_of("t", "F32", (5000,), values.view(np.uint8)), values.view(np.uint8))
+    assert tensor.nbytes - least.nbytes == pytest.approx(5000 * finer / 8, rel=0.05)
+
+
+def test_rounding_to_every_bit_is_lossless() -> None:
+    values = np.random.default_rng(0).standard_normal(5000).astype(np.float32).view(np.uint8)
+    for finer in (16, 100):
+        tensor = keep.rounded(unit_of("t", "F32", (5000,), values), values, finer)
+        assert tensor.distortion == (0, 0)
+
+
+def test_small_tensors_are_as_precise_as_the_file_deserves() -> None:
+    count = 8 * keep.SMALL_FILE
+    assert [keep.finer(bits * count // 8, count, count // 100) for bits in (1, 2, 3, 4, 8)] == [0, 0, 1, 2, 6]
+    for small in (count // 10, count // 2, count):  # they leave as many bits to the other weights as they count on
+        finer = keep.finer(20 * count // 8, count, small)
+        assert 20 * count - small * (16 + finer) >= (finer + 1.5) * (count - small)
+    assert keep.finer(0, 0, 0) == keep.finer(keep.SMALL_FILE - 1, 1000, 0) == 0
+
+
 def test_rounding_never_makes_infinity() -> None:
     largest = np.array([np.finfo(np.float32).max, np.finfo(np.float32).min] * 300, np.float32)
     values = np.concatenate([largest, np.random.default_rng(0).standard_normal(3000).astype(np.float32)])

@@ -106,7 +106,7 @@ class Finished(Balanced):
             def encode(unit: Unit) -> Encoded:
                 if unit.name in grids:
                     return grids[unit.name].encoded(unit, done[unit.name])
-                return keep.rounded(unit, keep.elements(vectors[unit.name], unit.dtype))
+                return self.job.rounded(unit, keep.elements(vectors[unit.name], unit.dtype))
 
             units = [u for u in self.job.own if u.name in grids or u.name in vectors]
             fits = self.job.substitute(journal, "finished", units, encode, goal, price)

@@ -204,10 +204,15 @@ class _Goal:
         """Bytes of the file with the steps of weights times `scale`."""
         method = Joint({}, self.transformations(tensors))
         source = MappingSource(self.tensors(tensors, self.buffers))
+        units = [unit for unit in source.units() if unit.tied_to is None]
+        floats = [unit for unit in units if unit.dtype in FLOATS]
+        small = sum(unit.count for unit in floats if not Nearest().quantizes(unit))
+        finer = keep.finer(self.budget, sum(unit.count for unit in floats), small)
         encoded = [
-            method.encode(unit, unit.load(), scale**2) if method.quantizes(unit) else keep.rounded(unit, unit.load())
-            for unit in source.units()
-            if unit.tied_to is None
+            method.encode(unit, unit.load(), scale**2)
+            if method.quantizes(unit)
+            else keep.rounded(unit, unit.load(), finer)
+            for unit in units
         ]
         return file_size(Manifest(tuple(part.entry for part in encoded)))
 
