@@ -20,6 +20,7 @@ import torch
 from tersor import runtime
 from tersor.allocate.exchange import SHARES, exchanged, sensitivities
 from tersor.allocate.price import TOLERANCE
+from tersor.calibration.batches import within_memory
 from tersor.calibration.collect import Collected, collect
 from tersor.calibration.repair import repair
 from tersor.calibration.samples import Samples
@@ -55,7 +56,7 @@ class Balanced:
     """One job of a calibrated method."""
 
     def __init__(self, job: Job, model: Model, samples: Samples, device: str | None, seed: int) -> None:
-        self.job, self.model, self.samples = job, model, samples
+        self.job, self.model, self.samples = job, model, within_memory(model, samples, device)
         self.device, self.seed = device, seed
         self.settings: Any = job.method
         self.notes: tuple[str, ...] = samples.notes

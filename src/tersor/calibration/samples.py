@@ -188,10 +188,10 @@ def _batches(
             break
         sample = _taken(batch, limit)
         found.append(sample)
-        seen += _length(sample) or 1
-    if len(found) == 1 and (length := _length(found[0])) > 1:
+        seen += batch_length(sample) or 1
+    if len(found) == 1 and (length := batch_length(found[0])) > 1:
         apart = max(1, length // HELD_OUT)
-        return [_part(found[0], slice(apart, None))], [_part(found[0], slice(0, apart))]
+        return [part_of(found[0], slice(apart, None))], [part_of(found[0], slice(0, apart))]
     order = rng.permutation(len(found))
     apart = set(order[: max(1, len(found) // HELD_OUT)].tolist()) if len(found) > 1 else set()
     return [s for k, s in enumerate(found) if k not in apart], [found[k] for k in sorted(apart)]
@@ -241,17 +241,18 @@ def _tensors(sample: Sample, name: str = "") -> Iterator[tuple[str, torch.Tensor
         yield name, sample
 
 
-def _length(sample: Sample) -> int:
+def batch_length(sample: Sample) -> int:
     """Inputs in a batch: the common first dimension of its tensors, 0 if they have none."""
     lengths = {len(tensor) if tensor.dim() else 0 for _, tensor in _tensors(sample)}
     return lengths.pop() if len(lengths) == 1 else 0
 
 
-def _part(sample: Sample, rows: slice) -> Sample:
+def part_of(sample: Sample, rows: slice) -> Sample:
+    """Some of the inputs of a batch."""
     if isinstance(sample, Mapping):
-        return {key: _part(value, rows) for key, value in sample.items()}
+        return {key: part_of(value, rows) for key, value in sample.items()}
     if isinstance(sample, (tuple, list)):
-        return tuple(_part(value, rows) for value in sample)
+        return tuple(part_of(value, rows) for value in sample)
     return sample[rows] if hasattr(sample, "dim") else sample
 
 
