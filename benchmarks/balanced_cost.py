@@ -1,10 +1,11 @@
-"""Time and peak memory of the balanced recipe against the number of weights, at one width.
+"""Time and peak memory of the balanced recipe: against the number of weights, at one width, and on real networks.
 
 Transformer encoders of width 192 and 1 to 16 blocks at 3 bits a weight, from 64 sequences of 32 vectors, eight to a
 batch, each in a process of its own on one thread. Linear means that CPU seconds a weight do not grow. Weights are
-random: nothing is said of quality.
+random: nothing is said of quality. Real networks (part balanced_time) have the samples of benchmarks/calibrated.py, and
+both cores.
 
-    python -m benchmarks.balanced_cost
+    python -m benchmarks.balanced_cost [NETWORK ...]
 """
 
 import json
@@ -15,8 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.common import Results
+from benchmarks.common import Results, Table
 
+NETWORKS = {"efficientnet_lite0": 4.0, "resnet18_fashion": 32 / 12, "smollm2": 4.0}
+"""Bits a weight."""
 BLOCKS = (1, 2, 4, 8, 16)
 WIDTH, SEQUENCES, BATCH, POSITIONS = 192, 64, 8, 32
 
@@ -46,16 +49,51 @@ def measure(blocks: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def real(name: str) -> dict[str, float]:
+    """One compression of a real network; memory with the model itself."""
+    from benchmarks.calibrated import COUNT, TASKS
+    from tersor.engine import compress
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    task = TASKS[name]
+    model, samples = task.model(), task.calibration()
+    start, cpu = time.monotonic(), time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.tsr"
+        report = compress(model, path, bits=NETWORKS[name], calibration=samples, calibration_count=COUNT, workers=2)
+    return {
+        "network": name,
+        "weights": report.weights,
+        "file_bytes": report.file_bytes,
+        "cpu": time.process_time() - cpu,
+        "seconds": time.monotonic() - start,
+        "peak_mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+        "model_mib": report.weights * 4 / 2**20,
+    }
+
+
+def apart(*arguments: str) -> dict[str, float]:
+    """What a process of its own measures."""
+    command = [sys.executable, "-m", "benchmarks.balanced_cost", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(names: list[str]) -> None:
+    for name in names or NETWORKS:
+        Table("balanced_time", "network").add(**apart("--network", name))
+    if names:
+        return
     with Results("balanced_cost") as results:
         for blocks in BLOCKS:
-            command = [sys.executable, "-m", "benchmarks.balanced_cost", str(blocks)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            results.add(**json.loads(done.stdout.splitlines()[-1]))
+            results.add(**apart("--blocks", str(blocks)))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(int(sys.argv[1]))))
-    else:
-        main()
+    match sys.argv[1:]:
+        case ["--blocks", blocks]:
+            print(json.dumps(measure(int(blocks))))
+        case ["--network", name]:
+            print(json.dumps(real(name)))
+        case names:
+            main(names)

@@ -204,6 +204,28 @@ def language() -> Task:
     return Task(model, lambda: text(0, 256), lambda: list(docstrings().split(8)))
 
 
+def smollm2() -> Task:
+    windows, tokens = 128, 128  # of the book, behind what is evaluated
+
+    def ids(text: str) -> Tensor:
+        from benchmarks.networks.smollm2 import tokenizer
+
+        found = tokenizer()(text, return_tensors="pt").input_ids[0, : windows * tokens]
+        return found[: len(found) // tokens * tokens].view(-1, tokens)
+
+    def model() -> Model:
+        from benchmarks.networks.smollm2 import build
+
+        return open_model(build(read(load("smollm2").weights)))
+
+    def book() -> Tensor:
+        from benchmarks.networks.smollm2 import prose
+
+        return ids(prose()[100_000:200_000])
+
+    return Task(model, book, lambda: list(ids(" ".join(sentences()[:400])).split(4)))
+
+
 def docstrings() -> Tensor:
     """Source code's prose in the tokens of the language model, whose own domain is a book."""
     from benchmarks.networks.language import CONTEXT, encode
@@ -222,6 +244,7 @@ TASKS: dict[str, Task] = {
     "resnet18_fashion": fashion("resnet18_fashion"),
     "detector": detector(),
     "language": language(),
+    "smollm2": smollm2(),
     "crepe_full": crepe("crepe_full"),
     "efficientnet_lite1": efficientnet("efficientnet_lite1", 240),
 }

