@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 
+import handmade as h
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -55,8 +56,20 @@ def test_every_lane_count_and_precision(lanes: int, precision: int) -> None:
     round_trip(values, prelude)
 
 
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize(("scale", "precision"), [(1.0, 12), (9.0, 12), (60.0, 13), (60.0, 11)])
+def test_chunks_are_those_made_by_hand(lanes: int, scale: float, precision: int) -> None:
+    """With tables of up to 32, up to 128 and more symbols, in vectors and without, patches included."""
+    values = laplacian(1500 + lanes // 2, scale)
+    values[::9] = 0  # the most frequent, beyond doubt: it stands in for patches
+    table = h.Table.of(np.clip(values, -int(4 * scale), int(4 * scale)), precision)
+    values[::97] = 5000
+    chunk = _core.encode_chunk(values, opened(h.prelude([table], lanes)), 0)
+    assert chunk == h.rans_chunk(values.tolist(), table, lanes)
+
+
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("lanes", [1, 4, 32])
+@pytest.mark.parametrize("lanes", [1, 4, 8, 16, 32])
 def test_counts_that_lanes_and_blocks_do_not_divide(count: int, lanes: int) -> None:
     prelude = prelude_of(-2, [16, 48, 128, 48, 16], 8, lanes)
     values = np.random.default_rng(count).integers(-2, 3, count).astype(np.int32)

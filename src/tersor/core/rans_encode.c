@@ -178,12 +178,12 @@ static uint16_t *encode_portable(const tsr_encoder *e, const uint8_t *tables, co
             entry = e->entries[e->modes[table]]; /* a patch overrides it */
             patches->places[patches->count++] = (uint32_t)i;
         }
-        uint32_t frequency = entry & 0xFFFF, x = state[i % lanes];
+        uint32_t frequency = entry & 0xFFFF, *mine = state + (i & (lanes - 1)), x = *mine;
         if ((uint64_t)x >= (uint64_t)frequency << (32 - precision)) {
             *--word = (uint16_t)x;
             x >>= 16;
         }
-        state[i % lanes] = (x / frequency << precision) + x % frequency + (entry >> 16);
+        *mine = (x / frequency << precision) + x % frequency + (entry >> 16);
     }
     return word;
 }
@@ -201,11 +201,14 @@ TARGET static inline __m512i look_up(const __m512i (*registers)[2], __m512i symb
     return entry;
 }
 
-/* Groups of 32 lanes in two vectors, `groups` of them, backwards. Quotients come from float division, rounded down: at most 2^20 for the
+/* `groups` groups of 32 lanes in two vectors, of 16 in one or of 8 in half of one, backwards. Quotients come from float division, rounded down: at most 2^20 for the
  * precisions that come here, so that they are one too small at most, which the remainder tells. */
 TARGET static inline __attribute__((always_inline)) uint16_t *encode_512(const tsr_encoder *e, const uint8_t *tables,
                                                                         const int32_t *values, size_t groups, uint32_t *state,
-                                                                        uint16_t *word, patch_list *patches, const int pairs) {
+                                                                        uint16_t *word, patch_list *patches, const int pairs,
+                                                                        const uint32_t lanes) {
+    const int vectors = lanes == 32 ? 2 : 1;
+    const __mmask16 used = lanes == 8 ? 0xFF : 0xFFFF;
     const __m512i lowest = _mm512_set1_epi32(e->lowest), span = _mm512_set1_epi32((int)e->span);
     const __m512i low16 = _mm512_set1_epi32(0xFFFF), one = _mm512_set1_epi32(1), whole = _mm512_set1_epi32(1 << e->precision);
     const __m512i numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -217,17 +220,18 @@ TARGET static inline __attribute__((always_inline)) uint16_t *encode_512(const t
     }
     __m512i x[2] = {_mm512_loadu_si512(state), _mm512_loadu_si512(state + 16)};
     for (size_t g = groups; g-- > 0;) {
-        for (int k = 1; k >= 0; k--) {
-            const size_t i = 32 * g + 16 * (size_t)k;
-            __m512i symbol = _mm512_sub_epi32(_mm512_loadu_si512(values + i), lowest), table = _mm512_setzero_si512();
-            __mmask16 known = _mm512_cmplt_epu32_mask(symbol, span);
+        for (int k = vectors - 1; k >= 0; k--) {
+            const size_t i = lanes * g + 16 * (size_t)k;
+            __m512i symbol = _mm512_sub_epi32(_mm512_maskz_loadu_epi32(used, values + i), lowest), table = _mm512_setzero_si512();
+            __mmask16 known = _mm512_mask_cmplt_epu32_mask(used, symbol, span);
             if (tables) {
-                table = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(tables + i)));
+                const void *own = tables + i;
+                table = _mm512_cvtepu8_epi32(lanes == 8 ? _mm_loadl_epi64(own) : _mm_loadu_si128(own));
                 symbol = _mm512_add_epi32(symbol, _mm512_mullo_epi32(table, span));
             }
             __m512i entry = pairs ? _mm512_maskz_mov_epi32(known, look_up(registers, symbol, pairs))
                                   : _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), known, symbol, e->entries, 4);
-            __mmask16 lacking = _mm512_testn_epi32_mask(entry, entry);
+            __mmask16 lacking = _mm512_mask_testn_epi32_mask(used, entry, entry);
             if (lacking) {
                 __m512i mode = _mm512_i32gather_epi32(table, e->modes, 4);
                 entry = _mm512_mask_i32gather_epi32(entry, lacking, mode, e->entries, 4);
@@ -237,7 +241,7 @@ TARGET static inline __attribute__((always_inline)) uint16_t *encode_512(const t
             __m512i frequency = _mm512_and_si512(entry, low16), start = _mm512_srli_epi32(entry, 16);
             /* x >= frequency << (32 - precision), where the right side may be 2^32 */
             __m512i most = _mm512_sub_epi32(_mm512_sll_epi32(frequency, rest), one);
-            __mmask16 emits = _mm512_cmpgt_epu32_mask(x[k], most);
+            __mmask16 emits = _mm512_mask_cmpgt_epu32_mask(used, x[k], most);
             /* Sixteen words are stored, those that count last; the others lie where the next ones go. */
             __m512i count = _mm512_set1_epi32(_mm_popcnt_u32(emits)), packed = _mm512_maskz_compress_epi32(emits, x[k]);
             packed = _mm512_permutexvar_epi32(_mm512_add_epi32(numbers, count), packed);
@@ -258,12 +262,20 @@ TARGET static inline __attribute__((always_inline)) uint16_t *encode_512(const t
     return word;
 }
 
+TARGET static inline __attribute__((always_inline)) uint16_t *encode_groups(const tsr_encoder *e, const uint8_t *tables,
+                                                                           const int32_t *values, size_t groups, uint32_t *state,
+                                                                           uint16_t *word, patch_list *patches, const uint32_t lanes) {
+    if (tables) return encode_512(e, tables, values, groups, state, word, patches, 0, lanes);
+    if (e->span <= 32) return encode_512(e, NULL, values, groups, state, word, patches, 1, lanes);
+    if (e->span <= 128) return encode_512(e, NULL, values, groups, state, word, patches, 4, lanes);
+    return encode_512(e, NULL, values, groups, state, word, patches, 0, lanes);
+}
+
 TARGET static uint16_t *encode_vectors(const tsr_encoder *e, const uint8_t *tables, const int32_t *values, size_t groups,
-                                       uint32_t *state, uint16_t *word, patch_list *patches) {
-    if (tables) return encode_512(e, tables, values, groups, state, word, patches, 0);
-    if (e->span <= 32) return encode_512(e, NULL, values, groups, state, word, patches, 1);
-    if (e->span <= 128) return encode_512(e, NULL, values, groups, state, word, patches, 4);
-    return encode_512(e, NULL, values, groups, state, word, patches, 0);
+                                       uint32_t *state, uint16_t *word, patch_list *patches, uint32_t lanes) {
+    if (lanes == 32) return encode_groups(e, tables, values, groups, state, word, patches, 32);
+    if (lanes == 16) return encode_groups(e, tables, values, groups, state, word, patches, 16);
+    return encode_groups(e, tables, values, groups, state, word, patches, 8);
 }
 #undef TARGET
 #endif
@@ -271,7 +283,7 @@ TARGET static uint16_t *encode_vectors(const tsr_encoder *e, const uint8_t *tabl
 tsr_error tsr_rans_encode(const tsr_encoder *e, uint32_t table_index, uint32_t lanes, const uint8_t *tables,
                           const int32_t *values, const int32_t *turned, size_t n, uint8_t *out, size_t capacity, uint16_t *scratch,
                           uint32_t *places, size_t *size) {
-    if (lanes < 1 || lanes > TSR_MAX_LANES || capacity < 1 || n > UINT32_MAX) return TSR_ARGUMENT;
+    if (lanes < 1 || lanes > TSR_MAX_LANES || (lanes & (lanes - 1)) != 0 || capacity < 1 || n > UINT32_MAX) return TSR_ARGUMENT;
     out[0] = (uint8_t)table_index;
     const uint8_t *end = out + capacity;
 
@@ -282,9 +294,9 @@ tsr_error tsr_rans_encode(const tsr_encoder *e, uint32_t table_index, uint32_t l
     patch_list patches = {places, 0};
     size_t whole = 0;
 #if TSR_X86
-    if (lanes == 32 && e->precision >= 12 && tsr_simd_best() >= TSR_SIMD_AVX512) whole = n / 32;
-    word = encode_portable(e, tables, coded, 32 * whole, n, lanes, state, word, &patches);
-    if (whole > 0) word = encode_vectors(e, tables, coded, whole, state, word, &patches);
+    if (lanes >= 8 && e->precision >= 12 && tsr_simd_best() >= TSR_SIMD_AVX512) whole = n / lanes;
+    word = encode_portable(e, tables, coded, lanes * whole, n, lanes, state, word, &patches);
+    if (whole > 0) word = encode_vectors(e, tables, coded, whole, state, word, &patches, lanes);
 #else
     word = encode_portable(e, tables, coded, whole, n, lanes, state, word, &patches);
 #endif
