@@ -90,8 +90,7 @@ def class_histogram(
 def side_histogram(
     values: npt.NDArray[np.int32],
     first: int,
-    rows: int,
-    columns: int,
+    other: npt.NDArray[np.uint8],
     by_row: bool,
     lowest: int,
     span: int,

@@ -20,24 +20,34 @@ def test_histogram(count: int, scale: float) -> None:
     assert np.array_equal(counts, np.bincount(levels - lowest))
 
 
+@pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("by_row", [True, False])
 @pytest.mark.parametrize(("rows", "columns"), [(40, 300), (300, 40), (7, 1000), (1000, 7)])
-def test_rows_and_columns(rows: int, columns: int, by_row: bool) -> None:
+def test_rows_and_columns(rows: int, columns: int, by_row: bool, classes: int) -> None:
     """In two chunks, the second of which begins within a row; levels beyond the span are left out."""
     levels = laplace(rows * columns, 3.0)
     span, lowest, members = 21, -10, rows if by_row else columns
-    counts = np.zeros((members, span), np.float32)
+    other = (np.arange(columns if by_row else rows) % classes).astype(np.uint8)
+    counts = np.zeros((members, classes * span), np.float32)
     for first, part in ((0, levels[:555]), (555, levels[555:])):
-        _core.side_histogram(part, first, rows, columns, by_row, lowest, span, counts.reshape(-1))
+        _core.side_histogram(part, first, other, by_row, lowest, span, counts)
     matrix = levels.reshape(rows, columns)
     lines = matrix if by_row else matrix.T
-    expected = [[np.count_nonzero(line == lowest + k) for k in range(span)] for line in lines]
+    pairs = [(own, level) for own in range(classes) for level in range(lowest, lowest + span)]
+    expected = [[np.count_nonzero(line[other == own] == level) for own, level in pairs] for line in lines]
     assert np.array_equal(counts, expected)
 
-    classes = (np.arange(members) % 3).astype(np.uint8)
-    sums = np.zeros((3, span), np.uint64)
-    _core.add_by_class(counts, classes, sums.reshape(-1))
-    assert np.array_equal(sums, [counts[classes == k].sum(0) for k in range(3)])
+    kinds = (np.arange(members) % 3).astype(np.uint8)
+    sums = np.zeros((3, counts.shape[1]), np.uint64)
+    _core.add_by_class(counts, kinds, sums.reshape(-1))
+    assert np.array_equal(sums, [counts[kinds == k].sum(0) for k in range(3)])
+
+
+def test_counts_of_the_wrong_shape() -> None:
+    levels, other = laplace(60, 3.0), np.array([0, 1, 0, 1, 0, 1], np.uint8)
+    for shape in ((9, 42), (10, 21), (10, 43)):
+        with pytest.raises(_core.StreamError, match="argument"):
+            _core.side_histogram(levels, 0, other, True, -10, 21, np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize("lanes", [1, 4, 32])

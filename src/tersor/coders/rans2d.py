@@ -23,6 +23,7 @@ from tersor.format.manifest import MAX_PRELUDE, PRELUDES
 Integers = npt.NDArray[np.int32]
 Classes = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.uint64]
+Lines = npt.NDArray[np.float32]
 Values = Callable[[int], Integers]
 
 PRECISION = 12
@@ -64,31 +65,30 @@ class _Layout:
         """Chunks, and the number of the first symbol of each."""
         return ((self.values(k), k * self.chunk) for k in range(self.chunks))
 
-    def by_side(self, rows: Classes, columns: Classes) -> tuple[Classes, npt.NDArray[np.float32]] | None:
-        """Classes of the only side that has any, and the levels of each of its members: (rows or columns, span).
+    def lines(self, other: Classes, *, by_row: bool) -> Lines | None:
+        """Levels of every row, or column, under each class of the other side: (rows or columns, classes x span).
 
-        None where both sides have classes, or lines are so short that the stream is no longer than this.
+        None where lines are so short that the stream is no longer than this.
         """
-        if columns.max() == 0 and self.columns >= self.span:
-            return rows, self._of_rows
-        if rows.max() == 0 and self.rows >= self.span:
-            return columns, self._of_columns
-        return None
+        if other.max() > 0:
+            return self._lines(other, by_row)
+        return self._of_rows if by_row else self._of_columns
 
     @cached_property
-    def _of_rows(self) -> npt.NDArray[np.float32]:
-        return self._side(self.rows, by_row=True)
+    def _of_rows(self) -> Lines | None:
+        return self._lines(np.zeros(self.columns, np.uint8), by_row=True)
 
     @cached_property
-    def _of_columns(self) -> npt.NDArray[np.float32]:
-        return self._side(self.columns, by_row=False)
+    def _of_columns(self) -> Lines | None:
+        return self._lines(np.zeros(self.rows, np.uint8), by_row=False)
 
-    def _side(self, members: int, *, by_row: bool) -> npt.NDArray[np.float32]:
-        counts = np.zeros((members, self.span), np.float32)
+    def _lines(self, other: Classes, by_row: bool) -> Lines | None:
+        width = (int(other.max()) + 1) * self.span
+        if other.size < width:
+            return None
+        counts = np.zeros((self.rows if by_row else self.columns, width), np.float32)
         for part, first in self.parts():
-            _core.side_histogram(
-                part, first, self.rows, self.columns, by_row, self.lowest, self.span, counts.reshape(-1)
-            )
+            _core.side_histogram(part, first, other, by_row, self.lowest, self.span, counts)
         return counts
 
 
@@ -230,15 +230,22 @@ def _octaves(sums: npt.NDArray[np.float64], n: int, mean: float) -> Classes:
 
 
 def _count(layout: _Layout, rows: Classes, columns: Classes) -> _Classed:
+    for own, other, by_row in ((rows, columns, True), (columns, rows, False)):
+        lines = layout.lines(other, by_row=by_row) if other.max() == 0 else None
+        if lines is not None:
+            return _Classed(rows, columns, layout.lowest, _pairs(layout, lines, own, by_row))
     pairs = np.zeros((int(rows.max()) + 1, int(columns.max()) + 1, layout.span), np.uint64)
-    one = layout.by_side(rows, columns)
-    if one is not None:
-        own, counts = one
-        _core.add_by_class(counts, own, pairs.reshape(-1))
-    else:
-        for part, first in layout.parts():
-            _core.class_histogram(part, first, rows, columns, layout.lowest, layout.span, pairs.reshape(-1))
+    for part, first in layout.parts():
+        _core.class_histogram(part, first, rows, columns, layout.lowest, layout.span, pairs.reshape(-1))
     return _Classed(rows, columns, layout.lowest, pairs)
+
+
+def _pairs(layout: _Layout, lines: Lines, own: Classes, by_row: bool) -> Counts:
+    """How often every level occurs under each pair of classes, of which `own` are those of the lines."""
+    sums = np.zeros((int(own.max()) + 1, lines.shape[1]), np.uint64)
+    _core.add_by_class(lines, own, sums.reshape(-1))
+    pairs = sums.reshape(len(sums), -1, layout.span)
+    return pairs if by_row else np.ascontiguousarray(pairs.transpose(1, 0, 2))
 
 
 def _refine(layout: _Layout, classed: _Classed) -> _Classed:
@@ -248,22 +255,26 @@ def _refine(layout: _Layout, classed: _Classed) -> _Classed:
         classes = int(own.max()) + 1
         if classes == 1:
             continue
-        costs = _costs(layout, classed, by_row)
+        lines = layout.lines(other, by_row=by_row)
+        costs = _costs(layout, classed, lines, by_row)
         used = np.bincount(own, minlength=classes)
         best = np.argmin(costs - np.log2((used + 0.5) / own.size), axis=1).astype(np.uint8)
         best -= best.min()
         rows, columns = (best, other) if by_row else (other, best)
-        classed = _count(layout, rows, columns)
+        if lines is None:
+            classed = _count(layout, rows, columns)
+        else:
+            classed = _Classed(rows, columns, layout.lowest, _pairs(layout, lines, best, by_row))
     return classed
 
 
-def _costs(layout: _Layout, classed: _Classed, by_row: bool) -> npt.NDArray[np.float32]:
+def _costs(layout: _Layout, classed: _Classed, lines: Lines | None, by_row: bool) -> npt.NDArray[np.float32]:
     """Bits of the levels of every row or column under each of the classes of that side."""
     own, other = (classed.rows, classed.columns) if by_row else (classed.columns, classed.rows)
     bits, classes = _level_bits(classed.counts), int(own.max()) + 1
-    one = layout.by_side(classed.rows, classed.columns)
-    if one is not None:
-        return one[1] @ bits.T
+    if lines is not None:
+        tables = np.add.outer(_numbers(lines.shape[1] // layout.span), _numbers(classes))
+        return lines @ bits[tables].transpose(0, 2, 1).reshape(lines.shape[1], classes)
     costs = np.zeros((own.size, classes), np.float32)
     for part, first in layout.parts():
         _core.class_costs(

@@ -203,12 +203,16 @@ uint64_t class_histogram(Integers values, uint64_t first, Classes rows, Classes 
                                lowest, span, counts.data());
 }
 
-void side_histogram(Integers values, uint64_t first, uint64_t rows, uint64_t columns, bool by_row, int32_t lowest, uint32_t span,
-                    Into<float> counts) {
-    check_place(values.size(), first, rows, columns);
-    if (span < 1 || counts.size() / span < (by_row ? rows : columns)) throw StreamError("argument");
+// Levels of every row (by_row) or column, of which there are counts.shape(0), by the class of the other side.
+void side_histogram(Integers values, uint64_t first, Classes other, bool by_row, int32_t lowest, uint32_t span,
+                    Array<float, nb::ndim<2>> counts) {
+    const uint64_t side = counts.shape(0), columns = by_row ? other.size() : side;
+    const size_t classes = largest(other) + size_t(1);
+    check_place(values.size(), first, by_row ? side : other.size(), columns);
+    if (span < 1 || counts.shape(1) != classes * span || counts.shape(1) > UINT32_MAX) throw StreamError("argument");
     nb::gil_scoped_release release;
-    tsr_side_histogram(values.data(), values.size(), first, columns, by_row, lowest, span, counts.data());
+    tsr_side_histogram(values.data(), values.size(), first, columns, other.data(), static_cast<uint32_t>(classes), by_row, lowest,
+                       span, counts.data());
 }
 
 void add_by_class(Matrix counts, Classes classes, Into<uint64_t> sums) {
@@ -350,7 +354,7 @@ NB_MODULE(_core, m) {
     m.def("magnitudes", &magnitudes, "values"_a, "first"_a, "rows"_a, "columns"_a);
     m.def("context_histogram", &context_histogram, "values"_a, "lanes"_a, "reach"_a, "counts"_a);
     m.def("class_histogram", &class_histogram, "values"_a, "first"_a, "rows"_a, "columns"_a, "lowest"_a, "span"_a, "counts"_a);
-    m.def("side_histogram", &side_histogram, "values"_a, "first"_a, "rows"_a, "columns"_a, "by_row"_a, "lowest"_a, "span"_a, "counts"_a);
+    m.def("side_histogram", &side_histogram, "values"_a, "first"_a, "other"_a, "by_row"_a, "lowest"_a, "span"_a, "counts"_a);
     m.def("add_by_class", &add_by_class, "counts"_a, "classes"_a, "sums"_a);
     m.def("class_costs", &class_costs, "values"_a, "first"_a, "side"_a, "other"_a, "by_row"_a, "lowest"_a, "bits"_a, "tables"_a,
           "costs"_a);

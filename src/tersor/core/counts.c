@@ -35,36 +35,39 @@ uint64_t tsr_class_histogram(const int32_t *values, size_t n, uint64_t first, ui
     return outside;
 }
 
-/* n levels of one row; two sets of counters, for neighbours are often equal. */
-static inline void count_row(const int32_t *values, size_t n, int32_t lowest, uint32_t span, float *counts) {
-    enum { SPAN = 512 };
-    uint32_t sets[2][SPAN + 1]; /* the last counts what lies outside */
-    const int few = span <= SPAN && n >= span;
-    if (few) memset(sets[0], 0, (span + 1) * sizeof **sets), memset(sets[1], 0, (span + 1) * sizeof **sets);
+/* n levels of one row, by the class of their columns if there are `classes`; two sets of counters, for neighbours are often equal. */
+static inline void count_row(const int32_t *values, size_t n, const uint8_t *classes, int32_t lowest, uint32_t span, uint32_t all,
+                             float *counts) {
+    enum { FEW = 512 };
+    uint32_t sets[2][FEW + 1]; /* the last counts what lies outside */
+    const int few = all <= FEW && n >= all;
+    if (few) memset(sets[0], 0, (all + 1) * sizeof **sets), memset(sets[1], 0, (all + 1) * sizeof **sets);
     size_t k = 0;
     for (; few && k + 4 <= n; k += 4) {
         for (size_t i = k; i < k + 4; i++) {
             uint32_t symbol = (uint32_t)values[i] - (uint32_t)lowest;
-            sets[i % 2][symbol < span ? symbol : span]++;
+            sets[i % 2][symbol < span ? symbol + (classes ? span * classes[i] : 0) : all]++;
         }
     }
-    for (uint32_t s = 0; few && s < span; s++) counts[s] += (float)(sets[0][s] + sets[1][s]);
+    for (uint32_t s = 0; few && s < all; s++) counts[s] += (float)(sets[0][s] + sets[1][s]);
     for (; k < n; k++) {
         uint32_t symbol = (uint32_t)values[k] - (uint32_t)lowest;
-        if (symbol < span) counts[symbol] += 1;
+        if (symbol < span) counts[symbol + (classes ? span * classes[k] : 0)] += 1;
     }
 }
 
-TSR_VECTORISED void tsr_side_histogram(const int32_t *values, size_t n, uint64_t first, uint64_t columns, int by_row, int32_t lowest, uint32_t span,
-                        float *counts) {
+TSR_VECTORISED void tsr_side_histogram(const int32_t *values, size_t n, uint64_t first, uint64_t columns, const uint8_t *other, uint32_t classes,
+                        int by_row, int32_t lowest, uint32_t span, float *counts) {
+    const uint32_t all = classes * span;
     FOR_ROWS(n, first, columns) {
         if (by_row) {
-            count_row(values + i, (size_t)run, lowest, span, counts + row * span);
+            count_row(values + i, (size_t)run, classes > 1 ? other + column : NULL, lowest, span, all, counts + row * all);
             continue;
         }
+        float *mine = counts + column * all + span * other[row];
         for (uint64_t k = 0; k < run; k++) {
             uint32_t symbol = (uint32_t)values[i + k] - (uint32_t)lowest;
-            if (symbol < span) counts[(column + k) * span + symbol] += 1;
+            if (symbol < span) mine[k * all + symbol] += 1;
         }
     }
 }

@@ -270,10 +270,10 @@ void tsr_magnitudes(const int32_t *values, size_t n, uint64_t first, uint64_t co
 uint64_t tsr_class_histogram(const int32_t *values, size_t n, uint64_t first, uint64_t columns, const uint8_t *row_class,
                              const uint8_t *column_class, uint32_t classes, int32_t lowest, uint32_t span, uint64_t *counts);
 
-/* Counts values lowest .. lowest + span - 1 of every row (by_row) or column, into rows of `span` counts: up to 2^24 a
- * float is exact, and prices are in floats. */
-void tsr_side_histogram(const int32_t *values, size_t n, uint64_t first, uint64_t columns, int by_row, int32_t lowest, uint32_t span,
-                        float *counts);
+/* Counts values lowest .. lowest + span - 1 of every row (by_row) or column under each of the `classes` of the other side, into
+ * classes x span counts each: up to 2^24 a float is exact, and prices are in floats. */
+void tsr_side_histogram(const int32_t *values, size_t n, uint64_t first, uint64_t columns, const uint8_t *other, uint32_t classes, int by_row,
+                        int32_t lowest, uint32_t span, float *counts);
 
 /* Adds the `span` counts of every member, a row or a column, to the sums of its class. */
 void tsr_add_by_class(const float *counts, size_t members, uint32_t span, const uint8_t *classes, uint64_t *sums);
