@@ -3,6 +3,7 @@
 
 #define tsr_table_round build_table_round
 #define tsr_table_write build_table_write
+#define tsr_table_bits build_table_bits
 #define tsr_encoder_open build_encoder_open
 #define tsr_encoder_fill build_encoder_fill
 #define tsr_rans_encode build_rans_encode
