@@ -25,7 +25,8 @@ yet what was learned of clothes gains less.",
 least to gain. Stamps are classes that none of the 20 photos of calibration shows.",
     "mobilenet_fashion": "At 3 bits it misses three times below nearest, and at fine steps 40 % below NNCodec: in so \
 small a network, we think, what is not quantized and chance in single layers weigh more.",
-    "minilm": "NNCodec's files are undercut by 36 % where least is lost, by 40 to 52 % elsewhere. On prose it loses 2.6 to 2.9 times as much as on \
+    "minilm": "NNCodec's files are undercut by 36 % where least is lost, by 40 to 52 % elsewhere. On prose it loses \
+2.6 to 2.9 times as much as on \
 docstrings, nearest 1.1 times: less than nearest all the same.",
     "crnn": "On light letters it loses 1.4 to 5.6 times as much as on dark ones: less than nearest at every size.",
     "crepe_full": "Run at 3 bits, and balanced at 2; not beside NNCodec: a row takes five minutes of a core.",
