@@ -139,35 +139,30 @@ def feedback_count(
     column_class: npt.NDArray[np.uint8],
     counts: npt.NDArray[np.uint64],
 ) -> None: ...
-def soft_count(
-    codes: npt.NDArray[np.float32], kernel: int, delta: float, lowest: int, bins: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
-def soft_count_gradient(
-    codes: npt.NDArray[np.float32],
+def soft_bits(
+    codes: list[npt.NDArray[np.float32]],
     kernel: int,
-    delta: float,
-    lowest: int,
-    bins: int,
-    edge: npt.NDArray[np.float64],
-    bin: npt.NDArray[np.float64],
-    scale: float,
-    gradient: npt.NDArray[np.float32],
-) -> None: ...
+    resolution: float,
+    most: int,
+    gradients: list[npt.NDArray[np.float32]],
+) -> list[float]: ...
 def joint(
-    weights: npt.NDArray[np.float32],
-    step: float,
-    threshold: float,
-    codes: npt.NDArray[np.float32],
-    rebuilt: npt.NDArray[np.float32],
+    weights: list[npt.NDArray[np.float32]],
+    steps: npt.NDArray[np.float32],
+    thresholds: npt.NDArray[np.float32],
+    codes: list[npt.NDArray[np.float32]],
+    rebuilt: list[npt.NDArray[np.float32]],
 ) -> None: ...
 def joint_gradient(
-    codes: npt.NDArray[np.float32],
-    step: float,
-    threshold: float,
-    by_rebuilt: npt.NDArray[np.float32],
-    by_code: npt.NDArray[np.float32],
-    gradient: npt.NDArray[np.float32],
-) -> tuple[float, float]: ...
+    codes: list[npt.NDArray[np.float32]],
+    steps: npt.NDArray[np.float32],
+    thresholds: npt.NDArray[np.float32],
+    by_rebuilt: list[npt.NDArray[np.float32]],
+    by_code: list[npt.NDArray[np.float32]],
+    gradients: list[npt.NDArray[np.float32]],
+    step_gradients: npt.NDArray[np.float32],
+    threshold_gradients: npt.NDArray[np.float32],
+) -> None: ...
 
 # trellis.h
 def trellis_round(

@@ -43,7 +43,7 @@ def test_gradients_are_those_of_automatic_differentiation(name: str, rows: bool)
         return (quantized * a).sum() + (codes * b).sum()
 
     leaves = [w, *parameters]
-    found = torch.autograd.grad(loss(*form.quantize(w, *parameters)), leaves, allow_unused=True)
+    found = torch.autograd.grad(loss(*form.quantize([w], [tuple(parameters)])[0]), leaves, allow_unused=True)
     codes = form.encode(w, *parameters)
     levels = codes + (codes.round() - codes).detach()
     expected = torch.autograd.grad(loss(form.decode(levels, *parameters), codes), leaves, allow_unused=True)
@@ -89,7 +89,7 @@ def test_start(name: str) -> None:
 def test_pruned_weights_pull_the_threshold_and_rounding_errors_the_step() -> None:
     step, threshold = (torch.tensor(v, requires_grad=True) for v in (0.1, 0.3))
     w = torch.tensor([0.2, 0.44])
-    quantized = FORMS["joint"].quantize(w, step, threshold).weights
+    quantized = FORMS["joint"].quantize([w], [(step, threshold)])[0].weights
     assert quantized.tolist() == pytest.approx([0.0, 0.45])
     pulls = torch.autograd.grad(quantized.sum(), [step, threshold])
     assert [p.item() for p in pulls] == pytest.approx([2 - 1.9, -0.2 / 0.3], rel=1e-4)
@@ -102,7 +102,7 @@ def test_native_core_agrees_with_torch(count: int) -> None:
     for dtype in (torch.float64, torch.float32):
         w = weights((count,)).to(dtype).requires_grad_()
         parameters = [torch.tensor(v, dtype=dtype, requires_grad=True) for v in (0.02, 0.013)]
-        quantized, codes = form.quantize(w, *parameters)
+        quantized, codes = form.quantize([w], [(parameters[0], parameters[1])])[0]
         loss = (quantized * weights((count,), 1).to(dtype)).sum() + (codes * weights((count,), 2).to(dtype)).sum()
         results.append([quantized, codes, *torch.autograd.grad(loss, [w, *parameters])])
     for expected, found in zip(*results, strict=True):

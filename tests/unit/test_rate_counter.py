@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor  # noqa: E402
 
 from tersor.errors import SettingError  # noqa: E402
-from tersor.rate import KERNELS, bits, entropy  # noqa: E402
+from tersor.rate import KERNELS, bits, entropy, total_bits  # noqa: E402
 
 SHAPES = [(3.0, 64), (40.0, 16), (40.0, 128), (300.0, 16), (1.5, 2), (12.0, 7.3), (2.0, 500)]
 
@@ -104,6 +104,20 @@ def test_descent_lowers_the_entropy() -> None:
         bits(codes).backward()
         optimizer.step()
     assert entropy(codes.detach().round()) < 0.8 * before
+
+
+def test_tensors_counted_together_are_those_counted_one_by_one() -> None:
+    tensors = {f"t{k}": laplace(scale, 500, k, torch.float32) for k, scale in enumerate((40.0, 3.0, 300.0))}
+    tensors |= {"level": torch.full((9,), 2.2), "none": torch.zeros(0)}
+    leaves = {name: codes.clone().requires_grad_() for name, codes in tensors.items()}
+    total = total_bits(leaves)
+    (total * 3).backward()
+    alone = {name: with_gradient(bits, codes) for name, codes in tensors.items()}
+    assert float(total.detach()) == pytest.approx(sum(value for value, _ in alone.values()))
+    for name, (_, gradient) in alone.items():
+        assert leaves[name].grad is not None and torch.equal(leaves[name].grad, gradient * 3)
+    with pytest.raises(SettingError, match=r"'broken'"):
+        total_bits({**tensors, "broken": torch.tensor([0.0, math.nan])})
 
 
 def test_shape_and_layout_do_not_matter() -> None:

@@ -5,6 +5,9 @@
 #include "rate.h"
 #include "trellis.h"
 
+#include <algorithm>
+#include <cmath>
+
 // -- feedback.h ----------------------------------------------------------------------------------------------------------
 
 namespace {
@@ -51,66 +54,77 @@ void bind_feedback(nb::module_ &m) {
 
 namespace {
 
-using Doubles = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-tsr_counter open_counter(int kernel, double delta, int32_t lowest, uint32_t bins) {
-    if (kernel < TSR_COSINE || kernel > TSR_TRIANGLE || !(delta > 0) || bins < 1 || bins > (1u << 24))
-        throw StreamError("argument");
-    tsr_counter counter;
-    tsr_counter_open(&counter, static_cast<tsr_kernel>(kernel), delta, lowest, bins);
-    return counter;
-}
-
-nb::tuple soft_count(Floats codes, int kernel, double delta, int32_t lowest, uint32_t bins) {
-    tsr_counter counter = open_counter(kernel, delta, lowest, bins);
-    std::vector<double> counts(bins + 1), densities(bins + 1), numbers(bins);
-    {
-        nb::gil_scoped_release release;
-        std::vector<double> scratch(tsr_count_scratch(&counter));
-        tsr_count(&counter, codes.data(), codes.size(), scratch.data(), counts.data(), densities.data(), numbers.data());
-    }
-    return nb::make_tuple(to_numpy(std::move(counts)), to_numpy(std::move(densities)), to_numpy(std::move(numbers)));
-}
-
-void soft_count_gradient(Floats codes, int kernel, double delta, int32_t lowest, uint32_t bins, Doubles edge, Doubles bin,
-                         double scale, nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu> gradient) {
-    tsr_counter counter = open_counter(kernel, delta, lowest, bins);
-    if (edge.size() != size_t(bins) + 1 || bin.size() != bins || gradient.size() != codes.size()) throw StreamError("argument");
-    nb::gil_scoped_release release;
-    std::vector<double> scratch(tsr_count_scratch(&counter));
-    std::vector<float> table(size_t(TSR_COEFFICIENTS) * TSR_CELLS * bins);
-    tsr_count_gradient(&counter, codes.data(), codes.size(), edge.data(), bin.data(), scale, scratch.data(), table.data(),
-                       gradient.data());
-}
-
 using Written = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Tensors = std::vector<Floats>;
+using Results = std::vector<Written>;
 
-void joint_round_trip(Floats weights, float step, float threshold, Written codes, Written rebuilt) {
-    if (codes.size() != weights.size() || rebuilt.size() != weights.size() || !(step > 0) || !(threshold > 0))
-        throw StreamError("argument");
-    nb::gil_scoped_release release;
-    tsr_joint(weights.data(), weights.size(), step, threshold, codes.data(), rebuilt.data());
+template <typename List> void check_sizes(const Tensors &tensors, const List &others) {
+    if (others.size() != tensors.size()) throw StreamError("argument");
+    for (size_t i = 0; i < tensors.size(); i++)
+        if (others[i].size() != tensors[i].size()) throw StreamError("argument");
 }
 
-std::pair<double, double> joint_gradient(Floats codes, float step, float threshold, Floats by_rebuilt, Floats by_code,
-                                         Written gradient) {
-    size_t n = codes.size();
-    if (by_rebuilt.size() != n || by_code.size() != n || gradient.size() != n) throw StreamError("argument");
+// Bits of every tensor's codes and their gradients; NaN for codes that are not finite or span more than `most` levels.
+std::vector<double> soft_bits(const Tensors &codes, int kernel, double resolution, uint32_t most, const Results &gradients) {
+    if (kernel < TSR_COSINE || kernel > TSR_TRIANGLE || !(resolution > 0) || most > (1u << 24)) throw StreamError("argument");
+    check_sizes(codes, gradients);
     nb::gil_scoped_release release;
-    double sums[2];
-    tsr_joint_gradient(codes.data(), n, step, threshold, by_rebuilt.data(), by_code.data(), gradient.data(), sums);
-    return {sums[0], sums[1]};
+    std::vector<double> bits, scratch;
+    std::vector<float> table;
+    for (size_t i = 0; i < codes.size(); i++) {
+        size_t n = codes[i].size();
+        float low = 0, high = 0;
+        if (n > 0) tsr_range(codes[i].data(), n, &low, &high);
+        double lowest = std::floor(low + 0.5), bins = std::floor(high + 0.5) - lowest + 1;
+        if (!(std::max(-low, high) < float(INT32_MAX)) || bins > most) {
+            bits.push_back(NAN);
+        } else if (low == high) { // one level, certain
+            std::fill_n(gradients[i].data(), n, 0.0f);
+            bits.push_back(0);
+        } else {
+            tsr_counter counter;
+            tsr_counter_open(&counter, static_cast<tsr_kernel>(kernel), (double(high) - low) / resolution,
+                             static_cast<int32_t>(lowest), static_cast<uint32_t>(bins));
+            scratch.resize(std::max(scratch.size(), tsr_bits_scratch(&counter)));
+            table.resize(std::max(table.size(), size_t(TSR_COEFFICIENTS) * TSR_CELLS * counter.bins));
+            bits.push_back(tsr_bits(&counter, codes[i].data(), n, scratch.data(), table.data(), gradients[i].data()));
+        }
+    }
+    return bits;
+}
+
+void joint_round_trip(const Tensors &weights, Floats steps, Floats thresholds, const Results &codes, const Results &rebuilt) {
+    check_sizes(weights, codes);
+    check_sizes(weights, rebuilt);
+    if (steps.size() != weights.size() || thresholds.size() != weights.size()) throw StreamError("argument");
+    nb::gil_scoped_release release;
+    for (size_t i = 0; i < weights.size(); i++)
+        tsr_joint(weights[i].data(), weights[i].size(), steps(i), thresholds(i), codes[i].data(), rebuilt[i].data());
+}
+
+// `gradients` of weights: none if it is empty.
+void joint_gradient(const Tensors &codes, Floats steps, Floats thresholds, const Tensors &by_rebuilt, const Tensors &by_code,
+                    const Results &gradients, Written step_gradients, Written threshold_gradients) {
+    check_sizes(codes, by_rebuilt);
+    check_sizes(codes, by_code);
+    if (!gradients.empty()) check_sizes(codes, gradients);
+    for (size_t size : {steps.size(), thresholds.size(), step_gradients.size(), threshold_gradients.size()})
+        if (size != codes.size()) throw StreamError("argument");
+    nb::gil_scoped_release release;
+    for (size_t i = 0; i < codes.size(); i++)
+        tsr_joint_gradient(codes[i].data(), codes[i].size(), steps(i), thresholds(i), by_rebuilt[i].data(),
+                           by_code[i].data(), gradients.empty() ? nullptr : gradients[i].data(), &step_gradients(i),
+                           &threshold_gradients(i));
 }
 
 } // namespace
 
 void bind_rate(nb::module_ &m) {
     using namespace nb::literals;
-    m.def("soft_count", &soft_count, "codes"_a, "kernel"_a, "delta"_a, "lowest"_a, "bins"_a);
-    m.def("soft_count_gradient", &soft_count_gradient, "codes"_a, "kernel"_a, "delta"_a, "lowest"_a, "bins"_a, "edge"_a,
-          "bin"_a, "scale"_a, "gradient"_a);
-    m.def("joint", &joint_round_trip, "weights"_a, "step"_a, "threshold"_a, "codes"_a, "rebuilt"_a);
-    m.def("joint_gradient", &joint_gradient, "codes"_a, "step"_a, "threshold"_a, "by_rebuilt"_a, "by_code"_a, "gradient"_a);
+    m.def("soft_bits", &soft_bits, "codes"_a, "kernel"_a, "resolution"_a, "most"_a, "gradients"_a);
+    m.def("joint", &joint_round_trip, "weights"_a, "steps"_a, "thresholds"_a, "codes"_a, "rebuilt"_a);
+    m.def("joint_gradient", &joint_gradient, "codes"_a, "steps"_a, "thresholds"_a, "by_rebuilt"_a, "by_code"_a,
+          "gradients"_a, "step_gradients"_a, "threshold_gradients"_a);
 }
 
 // -- trellis.h -----------------------------------------------------------------------------------------------------------

@@ -45,7 +45,9 @@ void tsr_counter_open(tsr_counter *c, tsr_kernel kernel, double delta, int32_t l
 
 static inline size_t cells_of(const tsr_counter *c) { return (size_t)TSR_CELLS * c->bins; }
 
-size_t tsr_count_scratch(const tsr_counter *c) { return SETS * TSR_MOMENTS * (cells_of(c) + 1); }
+static size_t scratch_of_count(const tsr_counter *c) { return SETS * TSR_MOMENTS * (cells_of(c) + 1); }
+
+size_t tsr_bits_scratch(const tsr_counter *c) { return scratch_of_count(c) + 3 * ((size_t)c->bins + 1); }
 
 static size_t clamped(double cell, size_t cells) { return cell <= 0 ? 0 : cell >= (double)cells ? cells : (size_t)cell; }
 
@@ -177,11 +179,13 @@ static void accumulate_cells(const tsr_counter *c, double *sums) {
     }
 }
 
-void tsr_count(const tsr_counter *c, const float *codes, size_t n, double *sums, double *counts, double *densities,
-               double *numbers) {
+/* Relaxed counts C and densities sum K(x - code) at the bins + 1 edges, from lowest - 1/2 on, and the true number of codes in
+ * every bin. */
+static void count_codes(const tsr_counter *c, const float *codes, size_t n, double *sums, double *counts,
+                        double *densities, double *numbers) {
     const double delta = c->delta;
     turns t = turns_of(c);
-    memset(sums, 0, tsr_count_scratch(c) * sizeof *sums);
+    memset(sums, 0, scratch_of_count(c) * sizeof *sums);
     add_codes(c, codes, n, sums);
     accumulate_cells(c, sums);
     for (uint32_t k = 0; k <= c->bins; k++) {
@@ -207,8 +211,10 @@ void tsr_count(const tsr_counter *c, const float *codes, size_t n, double *sums,
     }
 }
 
-void tsr_count_gradient(const tsr_counter *c, const float *codes, size_t n, const double *edge, const double *bin,
-                        double scale, double *scratch, float *table, float *gradient) {
+/* Gradient of L with respect to every code: -sum over edges of edge[k] K(x_k - code) + bin[its bin], where edge[k] is
+ * dL/dC(x_k). */
+static void gradient_of_count(const tsr_counter *c, const float *codes, size_t n, const double *edge, const double *bin,
+                              double *scratch, float *table, float *gradient) {
     const double delta = c->delta;
     const size_t cells = cells_of(c);
     turns t = turns_of(c);
@@ -216,7 +222,7 @@ void tsr_count_gradient(const tsr_counter *c, const float *codes, size_t n, cons
     memset(changes, 0, 3 * (cells + 1) * sizeof *changes);
     for (uint32_t k = 0; k <= c->bins; k++) {
         const window w = window_of(c, k);
-        const double x = k, g = -scale * edge[k];
+        const double x = k, g = -edge[k];
         double below[3] = {0, 0, 0}, above[3] = {0, 0, 0};
         if (c->kernel == TSR_COSINE) {
             const turn e = turn_to_edge(&t, k);
@@ -241,11 +247,55 @@ void tsr_count_gradient(const tsr_counter *c, const float *codes, size_t n, cons
         const double o = middle_of(c, k);
         for (int i = 0; i < 3; i++) a[i] += changes[3 * k + (size_t)i];
         const turn m = c->kernel == TSR_COSINE ? turn_to_middle(&t, k) : (turn){1, 0};
-        table[k] = (float)(scale * bin[k / TSR_CELLS] + a[0] + (c->kernel == TSR_COSINE ? 0 : a[1] * o));
+        table[k] = (float)(bin[k / TSR_CELLS] + a[0] + (c->kernel == TSR_COSINE ? 0 : a[1] * o));
         table[k + cells] = (float)(m.cosine * a[1] + m.sine * a[2]);
         table[k + 2 * cells] = (float)(m.cosine * a[2] - m.sine * a[1]);
     }
     gradient_codes(c, codes, n, table, gradient);
+}
+
+/* -- bits ---------------------------------------------------------------------------------------------------------- */
+
+TSR_VECTORISED void tsr_range(const float *codes, size_t n, float *low, float *high) {
+    float least[LANES], most[LANES], broken[LANES] = {0};
+    for (size_t l = 0; l < LANES; l++) least[l] = most[l] = codes[0];
+    for (size_t i = 0; i < n; i += LANES) {
+        size_t lanes = n - i < LANES ? n - i : LANES;
+        for (size_t l = 0; l < lanes; l++) {
+            float x = codes[i + l];
+            least[l] = x < least[l] ? x : least[l];
+            most[l] = x > most[l] ? x : most[l];
+            broken[l] += x - x; /* NaN from codes that are not finite */
+        }
+    }
+    *low = *high = codes[0];
+    for (size_t l = 0; l < LANES; l++) {
+        *low = (least[l] < *low ? least[l] : *low) + broken[l];
+        *high = (most[l] > *high ? most[l] : *high) + broken[l];
+    }
+}
+
+double tsr_bits(const tsr_counter *c, const float *codes, size_t n, double *scratch, float *table, float *gradient) {
+    const double ln2 = log(2);
+    double *counts = scratch + scratch_of_count(c), *densities = counts + c->bins + 1, *numbers = densities + c->bins + 1;
+    double bits = 0, before = 0;
+    count_codes(c, codes, n, scratch, counts, densities, numbers);
+    for (uint32_t k = 0; k < c->bins; k++) { /* derivatives take the place of counts and densities */
+        double mass = counts[k + 1] - counts[k], slope = 0;
+        if (numbers[k] > 0) { /* a code's own level keeps some of its mass, but for rounding */
+            if (mass < 1e-9) mass = 1e-9;
+            bits -= numbers[k] * log2(mass / (double)n);
+            slope = numbers[k] / (ln2 * mass);
+            densities[k] = (densities[k] - densities[k + 1]) / (ln2 * mass);
+        } else {
+            densities[k] = 0;
+        }
+        counts[k] = slope - before;
+        before = slope;
+    }
+    counts[c->bins] = -before;
+    gradient_of_count(c, codes, n, counts, densities, scratch, table, gradient);
+    return bits;
 }
 
 /* -- joint pruning and quantization ---------------------------------------------------------------------------------- */
@@ -278,20 +328,23 @@ INLINE void joint_lanes(const float *restrict codes, size_t lanes, float step, f
     }
 }
 
-TSR_VECTORISED void tsr_joint_gradient(const float *restrict codes, size_t n, float step, float threshold,
-                                       const float *restrict by_rebuilt, const float *restrict by_code,
-                                       float *restrict gradient, double sums[2]) {
-    sums[0] = sums[1] = 0;
-    for (size_t start = 0, end; start < n; start = end) {
-        float by_step[LANES] = {0}, by_threshold[LANES] = {0};
-        size_t i = start;
-        end = n - start < BLOCK ? n : start + BLOCK;
-        for (; i + LANES <= end; i += LANES)
-            joint_lanes(codes + i, LANES, step, threshold, by_rebuilt + i, by_code + i, gradient + i, by_step, by_threshold);
-        joint_lanes(codes + i, end - i, step, threshold, by_rebuilt + i, by_code + i, gradient + i, by_step, by_threshold);
+TSR_VECTORISED void tsr_joint_gradient(const float *codes, size_t n, float step, float threshold,
+                                       const float *by_rebuilt, const float *by_code, float *gradient,
+                                       float *step_gradient, float *threshold_gradient) {
+    double sums[2] = {0, 0};
+    for (size_t start = 0; start < n; start += BLOCK) {
+        float by_step[LANES] = {0}, by_threshold[LANES] = {0}, unwanted[BLOCK];
+        float *block = gradient ? gradient + start : unwanted;
+        const float *q = codes + start, *r = by_rebuilt + start, *b = by_code + start;
+        size_t size = n - start < BLOCK ? n - start : BLOCK, i = 0;
+        for (; i + LANES <= size; i += LANES)
+            joint_lanes(q + i, LANES, step, threshold, r + i, b + i, block + i, by_step, by_threshold);
+        joint_lanes(q + i, size - i, step, threshold, r + i, b + i, block + i, by_step, by_threshold);
         for (size_t l = 0; l < LANES; l++) {
             sums[0] += (double)by_step[l];
             sums[1] += (double)by_threshold[l];
         }
     }
+    *step_gradient = (float)sums[0];
+    *threshold_gradient = (float)sums[1];
 }

@@ -37,27 +37,24 @@ typedef struct {
 
 void tsr_counter_open(tsr_counter *counter, tsr_kernel kernel, double delta, int32_t lowest, uint32_t bins);
 
-/* Doubles of scratch space that tsr_count needs. */
-size_t tsr_count_scratch(const tsr_counter *counter);
+/* The least and the greatest of n >= 1 codes; NaN, both, if one is not finite. */
+void tsr_range(const float *codes, size_t n, float *low, float *high);
 
-/* Relaxed counts C and densities sum K(x - code) at the bins + 1 edges, from lowest - 1/2 on, and the true number of
- * codes in every bin. */
-void tsr_count(const tsr_counter *counter, const float *codes, size_t n, double *scratch, double *counts,
-               double *densities, double *numbers);
+/* Doubles of scratch space that tsr_bits needs. */
+size_t tsr_bits_scratch(const tsr_counter *counter);
 
-/* Gradient of L with respect to every code, times `scale`: -sum over edges of edge[k] K(x_k - code) + bin[its bin], where
- * edge[k] is dL/dC(x_k). `scratch` holds tsr_count_scratch doubles, `table` TSR_COEFFICIENTS floats a cell. */
-void tsr_count_gradient(const tsr_counter *counter, const float *codes, size_t n, const double *edge, const double *bin,
-                        double scale, double *scratch, float *table, float *gradient);
+/* Relaxed bits of codes, and their gradient with respect to every code. `scratch` holds tsr_bits_scratch doubles, `table`
+ * TSR_COEFFICIENTS floats a cell. */
+double tsr_bits(const tsr_counter *counter, const float *codes, size_t n, double *scratch, float *table, float *gradient);
 
 /* Joint pruning and quantization (equations 11 and 13), with step s and threshold e: codes w / (2 e) where |w| < e, beyond
  * sign(w) ((|w| - e) / s + 1/2), and the weights rebuilt from the rounded codes. */
 void tsr_joint(const float *weights, size_t n, float step, float threshold, float *codes, float *rebuilt);
 
-/* Gradients through it, rounding straight through, of L given dL / d rebuilt and dL / d code: dL / d weight, and in `sums`
+/* Gradients through it, rounding straight through, of L given dL / d rebuilt and dL / d code: dL / d weight (unless null),
  * dL / d step and dL / d threshold. */
 void tsr_joint_gradient(const float *codes, size_t n, float step, float threshold, const float *by_rebuilt,
-                        const float *by_code, float *gradient, double sums[2]);
+                        const float *by_code, float *gradient, float *step_gradient, float *threshold_gradient);
 
 #ifdef __cplusplus
 }

@@ -12,7 +12,7 @@ from torch import Tensor
 from tersor.errors import SettingError, SourceError
 from tersor.joint.recipe import Recipe
 from tersor.joint.transforms import FORMS, Form
-from tersor.rate import bits
+from tersor.rate import total_bits
 from tersor.sources import Unit, role
 
 SMALLEST_WEIGHT = 256
@@ -106,28 +106,20 @@ class LearnedTensors:
 
     def shadow(self, scale: float = 1.0) -> Shadow:
         """Weights after the round trip, with the steps of weights times `scale`, and codes."""
-        tensors, codes = dict[str, Tensor](), dict[str, Tensor]()
-        for name, latent in self.latents.items():
-            if self.kinds[name] == "kept":
-                tensors[name] = latent
-                continue
-            values = self.values(name)
-            if scale != 1 and self.kinds[name] == "weight":
-                values = scaled(self.form(name), values, scale)
-            tensors[name], code = self.form(name).quantize(latent, *values)
-            if self.priced(name):
-                codes[name] = code
+        kinds = self.kinds
+        tensors, codes = {n: latent for n, latent in self.latents.items() if kinds[n] == "kept"}, dict[str, Tensor]()
+        for kind in ("weight", "vector"):
+            form, names = self._form(kind), [name for name in self.latents if kinds[name] == kind]
+            factor = scale if kind == "weight" else 1.0
+            values = [scaled(form, self.values(name), factor) for name in names]
+            found = form.quantize([self.latents[name] for name in names], values) if names else []
+            tensors |= {name: quantized.weights for name, quantized in zip(names, found, strict=True)}
+            codes |= {name: q.codes for name, q in zip(names, found, strict=True) if self.priced(name)}
         return Shadow(tensors, codes)
 
     def bits(self, codes: Mapping[str, Tensor]) -> Tensor:
         """Relaxed bits of all codes together."""
-        recipe, parts = self.recipe, list[Tensor]()
-        for name, code in codes.items():
-            try:
-                parts.append(bits(code, kernel=recipe.kernel, resolution=recipe.resolution))
-            except SettingError as error:
-                raise SettingError(error.what, where=f"tensor {name!r}", remedy=error.remedy) from None
-        return torch.stack(parts).sum()
+        return total_bits(codes, kernel=self.recipe.kernel, resolution=self.recipe.resolution)
 
     def entropy(self, scale: float = 1.0) -> float:
         """Bits of the levels by their own frequencies, steps of weights times `scale`."""
@@ -177,6 +169,8 @@ class LearnedTensors:
 
 def scaled(form: Form, values: tuple[Tensor, ...], scale: float) -> tuple[Tensor, ...]:
     """Parameters with those that make levels coarser times `scale`."""
+    if scale == 1:
+        return values
     return tuple(v * scale if name in form.stretched else v for v, name in zip(values, form.parameters, strict=True))
 
 

@@ -18,7 +18,7 @@ over the tensor's range, so that they can be coded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -58,14 +58,23 @@ class Form:
         """Parameters that grow together where levels are to be coarser: all that are learned but a curve's bend."""
         return tuple(name for name in self.learned if name != "scale")
 
-    def quantize(self, weights: Tensor, *parameters: Tensor) -> Quantized:
-        """w^ and the codes; rounding is straight through."""
+    def quantize(self, weights: Sequence[Tensor], parameters: Sequence[tuple[Tensor, ...]]) -> list[Quantized]:
+        """w^ and the codes of tensors with parameters of their own; rounding is straight through."""
         if self.encode is _encode_linear:  # the joint form with a threshold of half a step
-            parameters = (*parameters, parameters[0] / 2)
+            parameters = [(step, step / 2) for (step,) in parameters]
         if self.encode in (_encode_linear, _encode_joint):
-            return Quantized(*_JointRoundTrip.apply(weights, *parameters))  # pyright: ignore[reportArgumentType]
-        codes = self.encode(weights, *parameters)
-        return Quantized(self.decode(codes + (codes.round() - codes).detach(), *parameters), codes)
+            plain = all(w.device.type == "cpu" and w.dtype == torch.float32 for w in weights)
+            if plain and all(value.dim() == 0 for values in parameters for value in values):
+                stacked = (torch.stack(values) for values in zip(*parameters, strict=True))
+                found = _NativeRoundTrip.apply(*stacked, *weights)
+                return list(map(Quantized, found[: len(weights)], found[len(weights) :]))  # pyright: ignore
+            pairs = zip(weights, parameters, strict=True)
+            return [Quantized(*_JointRoundTrip.apply(w, *values)) for w, values in pairs]  # pyright: ignore
+        codes = [self.encode(w, *values) for w, values in zip(weights, parameters, strict=True)]
+        return [
+            Quantized(self.decode(code + (code.round() - code).detach(), *values), code)
+            for code, values in zip(codes, parameters, strict=True)
+        ]
 
     def start(self, weights: Tensor, step: float | None = None) -> tuple[Tensor, ...]:
         """First parameters: the paper's, from the range of the weights, or for a given step near zero."""
@@ -129,32 +138,18 @@ def _decode_joint(q: Tensor, step: Tensor, threshold: Tensor) -> Tensor:
 
 
 class _JointRoundTrip(torch.autograd.Function):
-    """w^ and codes of the joint form; what automatic differentiation gives, in a third of the time, or on the native
-    core (float32 on the CPU, one step a tensor) in a tenth."""
+    """w^ and codes of the joint form; what automatic differentiation gives, in a third of the time."""
 
     @staticmethod
     def forward(ctx: Any, w: Tensor, step: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-        if w.device.type == "cpu" and w.dtype == torch.float32 and step.dim() == threshold.dim() == 0:
-            w = w.detach().contiguous()
-            codes, rebuilt = torch.empty_like(w), torch.empty_like(w)
-            _core.joint(_flat(w), step.item(), threshold.item(), _flat(codes), _flat(rebuilt))
-            ctx.save_for_backward(codes, step, threshold)
-            ctx.native = True
-            return rebuilt, codes
         codes = _encode_joint(w, step, threshold)
         ctx.save_for_backward(codes, step, threshold)
-        ctx.native = False
         return _decode_joint(codes.round(), step, threshold), codes
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         codes, step, threshold = ctx.saved_tensors
         by_weight, by_code = gradients
-        if ctx.native:
-            gradient = torch.empty_like(codes)
-            ways = (_flat(by_weight.contiguous()), _flat(by_code.contiguous()))
-            sums = _core.joint_gradient(_flat(codes), step.item(), threshold.item(), *ways, _flat(gradient))
-            return gradient, step.new_tensor(sums[0]), threshold.new_tensor(sums[1])
         inside = codes.abs() < 0.5
         along = by_code * torch.where(inside, 0.5 / threshold, 1 / step)
         # Inside, w^ and the code shrink as the threshold grows; outside, the threshold moves the code alone, and the
@@ -169,8 +164,40 @@ class _JointRoundTrip(torch.autograd.Function):
         )
 
 
-def _flat(x: Tensor) -> npt.NDArray[np.float32]:
-    return x.detach().view(-1).numpy()
+class _NativeRoundTrip(torch.autograd.Function):
+    """w^ of all tensors, then their codes, as `_JointRoundTrip` gives them, in a tenth of the time: in one call of the
+    native core, for float32 on the CPU with one step and threshold a tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, steps: Tensor, thresholds: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        weights = tuple(w.detach().contiguous() for w in weights)
+        codes, rebuilt = ([torch.empty_like(w) for w in weights] for _ in range(2))
+        _core.joint(_flat(weights), steps.numpy(), thresholds.numpy(), _flat(codes), _flat(rebuilt))
+        ctx.save_for_backward(steps, thresholds, *codes)
+        return *rebuilt, *codes
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        steps, thresholds, *codes = ctx.saved_tensors
+        ways = [g.contiguous() for g in gradients]
+        wanted = any(ctx.needs_input_grad[2:])
+        found = [torch.empty_like(code) for code in codes] if wanted else []
+        by_step, by_threshold = torch.empty_like(steps), torch.empty_like(thresholds)
+        _core.joint_gradient(
+            _flat(codes),
+            steps.numpy(),
+            thresholds.numpy(),
+            _flat(ways[: len(codes)]),
+            _flat(ways[len(codes) :]),
+            _flat(found),
+            by_step.numpy(),
+            by_threshold.numpy(),
+        )
+        return by_step, by_threshold, *(found or [None] * len(codes))
+
+
+def _flat(tensors: Sequence[Tensor]) -> list[npt.NDArray[np.float32]]:
+    return [x.view(-1).numpy() for x in tensors]
 
 
 FORMS = {

@@ -13,9 +13,9 @@ anything else (CUDA, float64) goes through torch, with the same result.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,27 +36,19 @@ def bits(codes: Tensor, *, kernel: str = "cosine", resolution: float = 64) -> Te
     Raises `SettingError` for an unknown kernel, a resolution that is not positive, codes that are not finite, or more
     than 65 536 levels.
     """
+    return total_bits({"": codes}, kernel=kernel, resolution=resolution)
+
+
+def total_bits(codes: Mapping[str, Tensor], *, kernel: str = "cosine", resolution: float = 64) -> Tensor:
+    """`bits` of tensors on one device, added up; errors say the tensor's name."""
     if kernel not in KERNELS:
         raise SettingError(f"there is no kernel {kernel!r}", remedy=f"choose one of {', '.join(KERNELS)}")
     if not (resolution > 0 and math.isfinite(resolution)):
         raise SettingError(f"a resolution of {resolution} makes no sense", remedy="16 to 128 are usual")
-    flat = codes.reshape(-1)
-    low, high = (float(v) for v in torch.aminmax(flat.detach())) if flat.numel() else (0.0, 0.0)
-    if not math.isfinite(high - low):
-        raise SettingError("some codes are not finite", remedy="lower the learning rates")
-    if high == low:  # one level, certain
-        return 0 * flat.sum(dtype=torch.float64)
-    lowest = math.floor(low + 0.5)
-    bins = math.floor(high + 0.5) - lowest + 1
-    if bins > MOST_BINS:
-        raise SettingError(
-            f"codes span {bins:,} levels, more than {MOST_BINS:,}",
-            remedy="start from a larger step, or learn more slowly",
-        )
-    delta = (high - low) / resolution
-    if flat.device.type == "cpu" and flat.dtype == torch.float32:
-        return _NativeBits.apply(flat, KERNELS.index(kernel), delta, lowest, bins)  # pyright: ignore[reportReturnType]
-    return _bits_torch(flat, kernel, delta, lowest, bins)
+    if all(code.device.type == "cpu" and code.dtype == torch.float32 for code in codes.values()):
+        settings = list(codes), KERNELS.index(kernel), resolution
+        return _NativeBits.apply(*settings, *(code.reshape(-1) for code in codes.values()))  # pyright: ignore[reportReturnType]
+    return torch.stack([_bits_torch(name, code.reshape(-1), kernel, resolution) for name, code in codes.items()]).sum()
 
 
 def entropy(levels: Tensor) -> float:
@@ -66,42 +58,49 @@ def entropy(levels: Tensor) -> float:
 
 
 class _NativeBits(torch.autograd.Function):
-    """`bits` on the native core."""
+    """Bits on the native core, which finds the gradient at once."""
 
     @staticmethod
-    def forward(ctx: Any, codes: Tensor, kernel: int, delta: float, lowest: int, bins: int) -> Tensor:
-        codes = codes.detach().contiguous()
-        counts, densities, numbers = _core.soft_count(codes.numpy(), kernel, delta, lowest, bins)
-        seen = numbers > 0  # levels that occur; a code's own level always keeps some of its mass
-        mass = np.where(seen, np.maximum(counts[1:] - counts[:-1], 1e-9), 1.0)
-        ctx.save_for_backward(codes)
-        ctx.kernel, ctx.delta, ctx.lowest, ctx.bins = kernel, delta, lowest, bins
-        slopes, ctx.edge = numbers / (LOG_2 * mass), np.zeros(bins + 1)
-        ctx.edge[:-1] += slopes
-        ctx.edge[1:] -= slopes
-        ctx.bin = np.where(seen, (densities[:-1] - densities[1:]) / (LOG_2 * mass), 0.0)
-        return torch.tensor(-(numbers * np.log2(mass / codes.numel())).sum())
+    def forward(ctx: Any, names: list[str], kernel: int, resolution: float, *codes: Tensor) -> Tensor:
+        codes = tuple(code.detach().contiguous() for code in codes)
+        gradients = [torch.empty_like(code) for code in codes]
+        arrays = [code.numpy() for code in codes], [gradient.numpy() for gradient in gradients]
+        found = _core.soft_bits(arrays[0], kernel, resolution, MOST_BINS, arrays[1])
+        for name, code, value in zip(names, codes, found, strict=True):
+            if math.isnan(value):
+                _range(name, code)
+        ctx.save_for_backward(*gradients)
+        return torch.tensor(sum(found), dtype=torch.float64)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (codes,) = ctx.saved_tensors
-        gradient = torch.empty_like(codes)
-        _core.soft_count_gradient(
-            codes.numpy(),
-            ctx.kernel,
-            ctx.delta,
-            ctx.lowest,
-            ctx.bins,
-            ctx.edge,
-            ctx.bin,
-            float(gradients[0]),
-            gradient.numpy(),
+        price = float(gradients[0])
+        return (None, None, None, *(gradient * price for gradient in ctx.saved_tensors))
+
+
+def _range(name: str, codes: Tensor) -> tuple[float, float]:
+    """The least code and the greatest. Raises `SettingError` if levels between them cannot be counted."""
+    low, high = (float(v) for v in torch.aminmax(codes)) if codes.numel() else (0.0, 0.0)
+    where = f"tensor {name!r}" if name else ""
+    if not max(-low, high) < 2**31:
+        raise SettingError("some codes are not finite", where=where, remedy="lower the learning rates")
+    levels = math.floor(high + 0.5) - math.floor(low + 0.5) + 1
+    if levels > MOST_BINS:
+        raise SettingError(
+            f"codes span {levels:,} levels, more than {MOST_BINS:,}",
+            where=where,
+            remedy="start from a larger step, or learn more slowly",
         )
-        return gradient, None, None, None, None
+    return low, high
 
 
-def _bits_torch(codes: Tensor, kernel: str, delta: float, lowest: int, bins: int) -> Tensor:
+def _bits_torch(name: str, codes: Tensor, kernel: str, resolution: float) -> Tensor:
     """`bits` by torch operations: the edges near every code in turn, at most 2 delta + 2 of them."""
+    low, high = _range(name, codes.detach())
+    if high == low:  # one level, certain
+        return 0 * codes.sum(dtype=torch.float64)
+    lowest, delta = math.floor(low + 0.5), (high - low) / resolution
+    bins = math.floor(high + 0.5) - lowest + 1
     index = (codes.detach() + 0.5).floor().long() - lowest
     numbers = torch.bincount(index, minlength=bins).double()
     offset = codes.double() - (index + lowest - 0.5)  # of a code from the lower edge of its bin, in 0 .. 1
