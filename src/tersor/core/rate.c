@@ -313,38 +313,46 @@ TSR_VECTORISED void tsr_joint(const float *restrict weights, size_t n, float ste
 }
 
 /* Inside, the rebuilt weight and the code shrink as the threshold grows; outside, the threshold moves the code alone, and the
- * step moves the rebuilt weight by its rounding error (LSQ) and the code towards 1/2. */
-INLINE void joint_lanes(const float *restrict codes, size_t lanes, float step, float threshold,
+ * step moves the rebuilt weight by its rounding error (LSQ) and the code towards 1/2. Parts of sums are stored: sums kept here
+ * would keep the compiler from vectors. */
+INLINE void joint_block(const float *restrict codes, size_t n, float step, float threshold,
                         const float *restrict by_rebuilt, const float *restrict by_code, float *restrict gradient,
                         float *restrict by_step, float *restrict by_threshold) {
     const float inner = 0.5f / threshold, outer = 1 / step;
-    for (size_t l = 0; l < lanes; l++) {
-        float code = codes[l], half = copysignf(0.5f, code), direct = by_rebuilt[l];
+    for (size_t i = 0; i < n; i++) {
+        float code = codes[i], half = copysignf(0.5f, code), direct = by_rebuilt[i];
         int inside = fabsf(code) < 0.5f;
-        float along = by_code[l] * (inside ? inner : outer);
-        gradient[l] = direct + along;
-        by_threshold[l] += inside ? -2 * code * (direct + along) : -2 * half * along;
-        by_step[l] += inside ? 0 : direct * (rintf(code) - code) + along * (half - code);
+        float along = by_code[i] * (inside ? inner : outer), outside = direct * (rintf(code) - code) + along * (half - code);
+        float shrunk = code * (direct + along), moved = half * along;
+        gradient[i] = direct + along;
+        by_threshold[i] = -2 * (inside ? shrunk : moved);
+        by_step[i] = inside ? 0 : outside;
     }
+}
+
+/* The sum of a block, by lanes. */
+INLINE double sum_of(const float *block) {
+    float lanes[LANES] = {0};
+    double sum = 0;
+    for (size_t i = 0; i < BLOCK; i += LANES)
+        for (size_t l = 0; l < LANES; l++) lanes[l] += block[i + l];
+    for (size_t l = 0; l < LANES; l++) sum += (double)lanes[l];
+    return sum;
 }
 
 TSR_VECTORISED void tsr_joint_gradient(const float *codes, size_t n, float step, float threshold,
                                        const float *by_rebuilt, const float *by_code, float *gradient,
                                        float *step_gradient, float *threshold_gradient) {
-    double sums[2] = {0, 0};
-    for (size_t start = 0; start < n; start += BLOCK) {
-        float by_step[LANES] = {0}, by_threshold[LANES] = {0}, unwanted[BLOCK];
-        float *block = gradient ? gradient + start : unwanted;
-        const float *q = codes + start, *r = by_rebuilt + start, *b = by_code + start;
-        size_t size = n - start < BLOCK ? n - start : BLOCK, i = 0;
-        for (; i + LANES <= size; i += LANES)
-            joint_lanes(q + i, LANES, step, threshold, r + i, b + i, block + i, by_step, by_threshold);
-        joint_lanes(q + i, size - i, step, threshold, r + i, b + i, block + i, by_step, by_threshold);
-        for (size_t l = 0; l < LANES; l++) {
-            sums[0] += (double)by_step[l];
-            sums[1] += (double)by_threshold[l];
-        }
+    float by_step[BLOCK], by_threshold[BLOCK], unwanted[BLOCK];
+    double steps = 0, thresholds = 0;
+    for (size_t i = 0; i < n; i += BLOCK) {
+        size_t size = n - i < BLOCK ? n - i : BLOCK;
+        joint_block(codes + i, size, step, threshold, by_rebuilt + i, by_code + i, gradient ? gradient + i : unwanted, by_step,
+                    by_threshold);
+        for (size_t k = size; k < BLOCK; k++) by_step[k] = by_threshold[k] = 0;
+        steps += sum_of(by_step);
+        thresholds += sum_of(by_threshold);
     }
-    *step_gradient = (float)sums[0];
-    *threshold_gradient = (float)sums[1];
+    *step_gradient = (float)steps;
+    *threshold_gradient = (float)thresholds;
 }
