@@ -44,7 +44,7 @@ USUAL_RATIO = 8
 Goal = int | QualityGoal
 """What a file must meet: bytes that it may have, or the quality of its weights."""
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many bytes of the source are done, and how many there are."""
+"""Called with what is being done, how much of it is done, and how much there is: bytes of the source, or iterations."""
 
 
 def recipe_of(method: Method) -> dict[str, Any]:

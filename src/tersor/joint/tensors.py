@@ -12,7 +12,7 @@ from torch import Tensor
 from tersor.errors import SettingError, SourceError
 from tersor.joint.recipe import Recipe
 from tersor.joint.transforms import FORMS, Form
-from tersor.rate import total_bits
+from tersor.rate import entropy, total_bits
 from tersor.sources import Unit, role
 
 SMALLEST_WEIGHT = 256
@@ -124,7 +124,7 @@ class LearnedTensors:
     def entropy(self, scale: float = 1.0) -> float:
         """Bits of the levels by their own frequencies, steps of weights times `scale`."""
         with torch.no_grad():
-            return sum(_entropy(code.round()) for code in self.shadow(scale).codes.values())
+            return sum(entropy(code.round()) for code in self.shadow(scale).codes.values())
 
     def scale_for(self, target: float) -> float:
         """The factor on all steps of weights at which the entropy is `target` bits."""
@@ -172,10 +172,3 @@ def scaled(form: Form, values: tuple[Tensor, ...], scale: float) -> tuple[Tensor
     if scale == 1:
         return values
     return tuple(v * scale if name in form.stretched else v for v, name in zip(values, form.parameters, strict=True))
-
-
-def _entropy(levels: Tensor) -> float:
-    flat = levels.reshape(-1).long()
-    counts = torch.bincount(flat - flat.min()).double()
-    counts = counts[counts > 0]
-    return float((counts * (counts.sum() / counts).log2()).sum())

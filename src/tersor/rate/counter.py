@@ -53,7 +53,9 @@ def total_bits(codes: Mapping[str, Tensor], *, kernel: str = "cosine", resolutio
 
 def entropy(levels: Tensor) -> float:
     """Bits of integer levels by their own frequencies: what `bits` tends to as the kernel narrows."""
-    counts = torch.unique(levels, return_counts=True)[1].double()
+    flat = levels.reshape(-1).long()
+    counts = torch.bincount(flat - flat.min()).double()
+    counts = counts[counts > 0]
     return float((counts * (counts.sum() / counts).log2()).sum())
 
 
