@@ -22,7 +22,7 @@ yet what was learned of clothes gains less.",
     "vit_fashion": "On digits and photos it loses 6 to 13 times as much as on clothes: less than nearest there too, \
 yet what was learned of clothes gains less.",
     "efficientnet_lite0": "Stamps are classes that none of the 20 photos of calibration shows, and what they lose is \
-chance: at 3 bits 0.72, more than nearest's 0.52, where a file of the version before had 0.32 at the same loss on photos.",
+chance: at 3 bits 0.72, more than nearest's 0.52, where the version before had 0.32 at the same loss on photos.",
     "mobilenet_fashion": "At 3 bits it misses three times below nearest, and at fine steps 40 % below NNCodec: in so \
 small a network, we think, what is not quantized and chance in single layers weigh more.",
     "minilm": "NNCodec's files are undercut by 36 % where least is lost, by 40 to 52 % elsewhere. On prose it loses \
