@@ -38,7 +38,7 @@ class Section:
 
 def lost(record: dict[str, Any], bound: str = "") -> float:
     """What the output loses: KL divergence, or 1 - cosine; or a bound, "_low" or "_high", of its interval."""
-    values = record["metrics"]
+    values = record.get("metrics", record)
     if "kl" in values:
         return values["kl" + bound]
     other = {"": "", "_low": "_high", "_high": "_low"}[bound]

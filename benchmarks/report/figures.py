@@ -51,6 +51,7 @@ METHODS = {  # of the recipes that learn and what they are compared with
     "second order": ("#d1351f", "o"),
     "best": ("#7b1113", "o"),
     "l2-paper": ("#c06c9a", "^"),
+    "l2-paper, a tenth": ("#e0b7cf", "^"),
     "adaround": ("#2471a3", "v"),
 }
 KERNELS = {"cosine": "#d1351f", "linear": "#2471a3", "triangle": "#1e8449"}

@@ -4,11 +4,10 @@ import math
 from collections.abc import Iterable
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 from benchmarks.common import read_results
 
-from ._section import Goal, Records, Section, metrics, networks, table
+from ._section import Goal, Records, Section, lost, metrics, networks, table
 
 PART, INGREDIENTS, COST, TIME = "second_order", "ingredients", "balanced_cost", "balanced_time"
 LIMITS = {"efficientnet_lite0": 90, "resnet18_fashion": 180, "smollm2": 1800}
@@ -37,33 +36,27 @@ WORTH = """The recipe with each of its ingredients left out, or other than it is
 digits, held-out inputs had refused that ingredient. """
 
 
-def error(record: dict[str, Any]) -> float:
-    """What the output loses: a divergence, or 1 - cosine."""
-    values = record["metrics"]
-    return values["kl"] if "kl" in values else 1 - values["cosine"]
-
-
 def rows_of(name: str, method: str) -> Records:
     return [r for r in read_results(f"{PART}-{name}")[1] if r["method"] == method]
 
 
 def against(name: str, rival: str) -> dict[str, float]:
     """By how much a method's error is larger than the recipe's, at the same asked size."""
-    ours = {r["asked"]: error(r) for r in rows_of(name, "balanced")}
-    theirs = {r["asked"]: error(r) for r in rows_of(name, rival)}
+    ours = {r["asked"]: lost(r) for r in rows_of(name, "balanced")}
+    theirs = {r["asked"]: lost(r) for r in rows_of(name, rival)}
     return {str(asked): theirs[asked] / ours[asked] for asked in ours.keys() & theirs.keys()}
 
 
 def smaller(name: str) -> dict[str, float]:
     """By which share our file is smaller than NNCodec's at the same error, interpolated between ours."""
-    ours = sorted((error(r), r["bytes"]) for r in rows_of(name, "balanced"))
+    ours = sorted((lost(r), r["bytes"]) for r in rows_of(name, "balanced"))
     found: dict[str, float] = {}
     for record in rows_of(name, "NNCodec"):
         for (low, large), (high, small) in pairwise(ours):
-            if low <= error(record) <= high:
-                share = math.log(error(record) / low) / math.log(high / low)
+            if low <= lost(record) <= high:
+                share = math.log(lost(record) / low) / math.log(high / low)
                 found[record["asked"]] = 1 - large * (small / large) ** share / record["bytes"]
-        if ours and 1 < error(record) / ours[-1][0] < NEAR and record["bytes"] > ours[-1][1]:
+        if ours and 1 < lost(record) / ours[-1][0] < NEAR and record["bytes"] > ours[-1][1]:
             found[record["asked"]] = 1 - ours[-1][1] / record["bytes"]  # ours is better still: at least so much
     return found
 
