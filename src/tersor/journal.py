@@ -89,7 +89,7 @@ class Journal:
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
-                raise explain(error, self.folder) from error
+                raise explain(error, self.folder if self.folder.exists() else output) from error
             raise
 
     def _hold(self) -> None:

@@ -188,6 +188,12 @@ def test_it_works_where_nothing_can_be_locked(tmp_path: Path, tensor: Encoded, m
     assert journal(tmp_path).get("000001-kept") is not None
 
 
+def test_a_missing_folder_is_that_of_the_output(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="the folder does not exist") as caught:
+        Journal(tmp_path / "missing" / "m.tsr", "job", resume=False)
+    assert caught.value.where == str(tmp_path / "missing" / "m.tsr")
+
+
 def test_unfinished_units_of_a_killed_run_are_removed(tmp_path: Path, tensor: Encoded) -> None:
     units = journal(tmp_path).put("000001-kept", tensor).path.parent
     (units / "000002-kept.part").write_bytes(b"half")
