@@ -1,18 +1,19 @@
 """What the balanced recipe reaches, and what each of its ingredients is worth: quality against bytes on real networks.
 
-    python -m benchmarks.second_order [--ingredients] [NETWORK ...]
+    python -m benchmarks.second_order [--ingredients] [--missing] [--method NAME ...] [NETWORK ...]
 
 At 2, 3 and 4 bits a weight of the whole file: the recipe, method gptq, method nearest, and NNCodec with its trellis and
 opt_qp at several quantization parameters. Every row is of weights decoded from a file, on data that calibration never
 saw; `other` is the divergence on inputs of another domain, `same` on what those are compared with: calibration inputs
-that were not used. With --ingredients, the recipe at 3 bits, or at 2 (part ingredients-NETWORK): each left out in turn.
+that were not used. At 3 bits, the recipe also with every second batch of the other domain among its inputs; `other` is
+of the other batches then. With --ingredients, the recipe at 3 bits, or at 2 (part ingredients-NETWORK): each left out
+in turn.
 
 Statistics of the original network are the same for all rows of a network and are made once; their time counts in
-every row. A run that is cut goes on where it stopped.
+every row. A row replaces the one of its method and size; with --missing, only those run that are not there.
 """
 
-import json
-import sys
+import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from safetensors.numpy import save_file
 
 import tersor
 from benchmarks.calibrated import COUNT, TASKS
-from benchmarks.common import RESULTS, Results
+from benchmarks.common import Table
 from benchmarks.networks import load
 from benchmarks.networks._common import read
 from benchmarks.pareto import peer
@@ -71,16 +72,16 @@ def replaced(name: str, method: Callable[..., Any]) -> Iterator[None]:
 class Bench:
     """One network, and rows for one part of the results."""
 
-    def __init__(self, name: str, results: Results, done: list[dict[str, Any]], folder: Path) -> None:
-        self.name, self.results, self.path, self.folder = name, results, folder / f"{name}.tsr", folder
+    def __init__(self, name: str, table: Table, wanted: Callable[[str, Any], bool], folder: Path) -> None:
+        self.name, self.table, self.path, self.folder = name, table, folder / f"{name}.tsr", folder
         self.network, task = load(name), TASKS[name]
         self.model, self.calibration = task.model(), task.calibration()
-        held = load_samples(self.calibration, self.model, count=COUNT).held_out
-        self.other, self.same = Evaluator(self.model, task.other()), Evaluator(self.model, held)
-        self.done = {(r["method"], str(r["asked"])) for r in done}
+        samples = load_samples(self.calibration, self.model, count=COUNT)
+        self.used = samples.calibration
+        self.elsewhere = task.other()
+        self.other, self.same = Evaluator(self.model, self.elsewhere), Evaluator(self.model, samples.held_out)
+        self.wanted = wanted
         self.learned: tuple[Any, float] | None = None
-        for record in done:
-            results.add(**record)
 
     def collect(self, recipe: Any, into: Any) -> Collected:
         """Statistics of the original, made once."""
@@ -98,14 +99,14 @@ class Bench:
         tensors = {key.removeprefix("module."): array for key, array in tensors.items()}
         known = self.model.module.state_dict()
         mine = {key: array.reshape(known[key].shape) for key, array in tensors.items() if key in known}
-        self.results.add(
+        self.table.add(
             network=self.name, method=method, asked=asked, bytes=nbytes, cpu=seconds,
             metrics=self.network.evaluate(tensors), same=self.same(mine).mean, other=self.other(mine).mean,
         )  # fmt: skip
 
     def compress(self, label: str, asked: float | str, method: Any) -> None:
         """A row of a method of ours, at bits a weight or, with an x at its end, a ratio."""
-        if (label, str(asked)) in self.done:
+        if not self.wanted(label, asked):
             return
         size: dict[str, Any] = {"ratio": float(asked[:-1])} if isinstance(asked, str) else {"bits": asked}
         start, known = time.process_time(), self.learned
@@ -119,9 +120,23 @@ class Bench:
             seconds += known[1]
         self.add(label, asked, report.file_bytes, seconds, tersor.load(self.path))
 
+    def both_domains(self, label: str, bits: float) -> None:
+        """A row of the recipe with half of the other domain among its inputs, and the other half evaluated."""
+        if not self.wanted(label, bits):
+            return
+        batches, start = [*self.used, *self.elsewhere[::2]], time.process_time()
+        report = compress(
+            self.model, self.path, recipe="balanced", calibration=batches, calibration_count=2 * COUNT, bits=bits,
+            overwrite=True, workers=1,
+        )  # fmt: skip
+        seconds = time.process_time() - start
+        whole, self.other = self.other, Evaluator(self.model, self.elsewhere[1::2])
+        self.add(label, bits, report.file_bytes, seconds, tersor.load(self.path))
+        self.other = whole
+
     def nncodec(self) -> None:
         """NNCodec at its best: with its trellis and opt_qp."""
-        left = [f"qp {p}, trellis, opt_qp" for p in PARAMETERS if ("NNCodec", f"qp {p}") not in self.done]
+        left = [f"qp {p}, trellis, opt_qp" for p in PARAMETERS if self.wanted("NNCodec", f"qp {p}")]
         source = self.folder / "original.safetensors"
         save_file(read(self.network.weights), source)
         for record, decoded in peer("NNCodec", source, self.folder, left):
@@ -137,6 +152,7 @@ def against_others(bench: Bench) -> None:
         bench.compress("balanced", f"{ratio}x", SecondOrder())
     bench.nncodec()
     bench.compress("balanced", LOWEST, SecondOrder())
+    bench.both_domains("balanced, both domains", BITS[0])
 
 
 def ingredients(bench: Bench) -> None:
@@ -152,22 +168,24 @@ def ingredients(bench: Bench) -> None:
         bench.compress("no repair", bits, SecondOrder())
 
 
-def partial(part: str) -> list[dict[str, Any]]:
-    """Rows that an earlier run, which was cut, left behind."""
-    path = RESULTS / f"{part}.partial"
-    lines = path.read_text().splitlines()[1:] if path.exists() else []
-    return [json.loads(line) for line in lines]
-
-
-def main(arguments: list[str]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--ingredients", action="store_true")
+    parser.add_argument("--missing", action="store_true")
+    parser.add_argument("--method", action="append", default=[])
+    parser.add_argument("networks", nargs="*", default=list(TASKS))
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    apart = "--ingredients" in arguments
-    for name in [a for a in arguments if a != "--ingredients"] or TASKS:
-        part = f"{'ingredients' if apart else 'second_order'}-{name}"
-        done = partial(part)
-        with Results(part) as results, tempfile.TemporaryDirectory() as folder:
-            (ingredients if apart else against_others)(Bench(name, results, done, Path(folder)))
+    for name in given.networks:
+        table = Table(f"{'ingredients' if given.ingredients else 'second_order'}-{name}", "method", "asked")
+        done = table.known() if given.missing else set()
+
+        def wanted(method: str, asked: Any, done: set[tuple[Any, ...]] = done) -> bool:
+            return (method, asked) not in done and (not given.method or method in given.method)
+
+        with tempfile.TemporaryDirectory() as folder:
+            (ingredients if given.ingredients else against_others)(Bench(name, table, wanted, Path(folder)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
