@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
+from tersor.memory import trim
 from tersor.sources import Unit
 
 T = TypeVar("T")
@@ -41,4 +42,5 @@ def for_each(work: Callable[[Unit], T], units: Sequence[Unit], workers: int, don
             running[pool.submit(work, unit)] = index
         while running:
             collect()
+    trim()
     return [results[index] for index in range(len(units))]

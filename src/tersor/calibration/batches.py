@@ -53,7 +53,7 @@ def _kept(model: Model, module: torch.nn.Module, inputs: Sample) -> int:
         return tensor
 
     recorder = Recorder(dict(module.named_parameters()), 1, torch.Generator())
-    recorder.mask = mask_of(inputs)
+    recorder.mask, recorder.closely = mask_of(inputs), True
     with evaluating(module, gradients=True), recorder, saved_tensors_hooks(pack, lambda tensor: tensor):
         result = model.run(inputs, module, "sample 0")
         outputs = model.outputs(result, inputs)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tersor.calibration.statistics import Statistics
 from tersor.errors import CalibrationError
 from tersor.evaluate.measures import Kind, draw, kind_of
+from tersor.memory import trim
 from tersor.sources.running import Sample, evaluating, mask_of, moved, on_device
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def collect(
             kind = kind or kind_of(result, results[0])
             del result
             outputs += _backward(recorder, results, kind, generator, where) if gradients else 1
+            del results
+            trim()
     notes = _notes(recorder, parameters, gradients)
     found = dict[str, Statistics]() if into is None else into
     for name in list(recorder.sums):

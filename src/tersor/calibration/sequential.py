@@ -18,6 +18,7 @@ from tersor.calibration.collect import Collected
 from tersor.calibration.recorder import Recorder
 from tersor.calibration.statistics import Statistics, Sums
 from tersor.errors import CalibrationError
+from tersor.memory import trim
 from tersor.sources.model import Model
 from tersor.sources.running import Sample, evaluating, mask_of, moved
 
@@ -155,6 +156,7 @@ class _Run:
         self._compress({n: self._statistics(n, sums) for n, sums in recorder.sums.items()})
         for number, (_, new) in enumerate(self.flows):
             self.flows[number] = originals[number], run_call(self.module, self.calls[number].pop(name), new)
+        trim()
 
     def end(self) -> None:
         """Compress what comes after the last block."""

@@ -168,7 +168,7 @@ class Sums:
         gradient = gradient.T if self.transposed else gradient
         groups, fan_in = self.own.totals.shape
         which, rows = self._few(groups, fan_in)
-        self.gradients.append(gradient.reshape(groups, -1, fan_in)[which][:, rows].float())
+        self.gradients.append(gradient.reshape(groups, -1, fan_in)[np.ix_(which, rows)].float())
 
     def _few(self, groups: int, fan_in: int) -> tuple[list[int], list[int]]:
         """A few groups, and a few rows of each, spread evenly."""

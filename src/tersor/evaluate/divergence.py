@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tersor.errors import CalibrationError, MismatchError, SettingError
 from tersor.evaluate.measures import Kind, divergence, kind_of, rows
+from tersor.memory import trim
 from tersor.sources.model import Model, current_folder_importable, python_object
 from tersor.sources.running import Sample, evaluating, moved, on_device
 
@@ -85,6 +86,7 @@ class Evaluator:
 
     def _run(self, module: torch.nn.Module, number: int) -> tuple[Any, torch.Tensor]:
         sample = self._samples[number]
+        trim()  # what the run before left
         with evaluating(module):
             result = self.model.run(sample, module, f"sample {number}")
             return result, self.model.outputs(result, sample)[0]
@@ -97,6 +99,7 @@ class Evaluator:
         for number, before in enumerate(self._outputs):
             after = rows(self._kind, self._run(module, number)[1])[:: self._every]
             parts.append(divergence(self._kind, before, after))
+            del after
         every = torch.cat(parts)
         mean = float(every.mean())
         return Divergence(max(mean, 0.0) if math.isfinite(mean) else math.inf, self._kind, len(every))

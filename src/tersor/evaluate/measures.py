@@ -23,7 +23,7 @@ Kind = Literal["logits", "probabilities", "bernoulli", "vectors", "values"]
 - values: squared error over mean squared norm, a sample at a time.
 """
 
-CHUNK = 2**24
+CHUNK = 2**20
 """Numbers that are worked on at once."""
 SMALLEST = 1e-9
 """Probabilities below this count as this."""

@@ -10,6 +10,7 @@ the price of the level in the decision (CERWU: Conzelmann and Bamler 2025).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,8 +60,10 @@ class Solution(NamedTuple):
 
     def weights(self) -> Floats:
         """The rebuilt weights, by the same float32 operations as op `uniform2d`."""
-        values = self.levels if self.values is None else self.values
-        return values.astype(np.float32) * self.column_steps * self.row_steps[:, None]
+        weights = (self.levels if self.values is None else self.values).astype(np.float32)
+        weights *= self.column_steps
+        weights *= self.row_steps[:, None]
+        return weights
 
     def joined(self, parts: int) -> Solution:
         """The same of a matrix whose rows were taken apart, with rows that are whole again."""
@@ -76,6 +79,16 @@ def damped(covariance: npt.NDArray[np.floating], damping: float) -> Doubles:
     found = covariance.astype(np.float64)
     found[:, range(n), range(n)] += np.maximum(floor, TINY)[:, None]
     return found
+
+
+def cost(change: Floats, covariance: Doubles, fisher: Doubles) -> float:
+    """What a change of weights (rows, n) costs; see `solve`."""
+    groups, n = covariance.shape[:2]
+    grouped, by_group, total = change.reshape(groups, -1, n), fisher.reshape(groups, -1), 0.0
+    for some in _slices(grouped.shape[1], groups * n):
+        part = grouped[:, some].astype(np.float64)
+        total += float(by_group[:, some].reshape(-1) @ ((part @ covariance) * part).sum(2).reshape(-1))
+    return total / 2
 
 
 def solve(weights: Floats, covariance: Doubles, fisher: Doubles, theta: float, how: Rounding) -> Solution:
@@ -113,8 +126,10 @@ class Prepared(NamedTuple):
 
     def first_levels(self) -> Integers:
         """Levels by plain rounding."""
-        levels = np.rint(self.weights / self.column_steps / self.row_steps[:, None] / self.spread)
-        return levels.clip(-(2**23), 2**23).astype(np.int32)
+        levels = self.weights / self.column_steps
+        levels /= self.row_steps[:, None]
+        levels /= self.spread
+        return np.rint(levels, out=levels).clip(-(2**23), 2**23, out=levels).astype(np.int32)
 
     def prices(self, levels: Integers, how: Rounding) -> Floats:
         """What levels cost in a decision, class by class, learned from these."""
@@ -123,7 +138,7 @@ class Prepared(NamedTuple):
 
     def restored(self, by_column: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """With columns, the last axis, in their own order again."""
-        return np.ascontiguousarray(by_column[..., np.argsort(self.order)])
+        return by_column.take(np.argsort(self.order), axis=-1)
 
 
 def prepare(
@@ -137,9 +152,10 @@ def prepare(
 ) -> Prepared:
     """Order, factor, steps and classes of the problem that `solve` describes, with steps of rows times `spacing`."""
     order = _order(covariance)
-    w = np.ascontiguousarray(weights[:, order])
+    w = weights.take(order, axis=1)
     fisher = np.maximum(fisher, fisher.mean() * ROW_FLOOR)
-    fold = how.quadratic * theta / max(float((np.square(w, dtype=np.float64).mean(1) * fisher).mean()), TINY)
+    power = np.concatenate([np.square(w[some], dtype=np.float64).mean(1) for some in _slices(*w.shape)])
+    fold = how.quadratic * theta / max(float((power * fisher).mean()), TINY)
     factor = _factor(covariance, order, fold)
     row_steps, column_steps = _steps(factor, fisher, theta, how)
     row_steps = row_steps * np.float32(spacing)
@@ -163,6 +179,12 @@ def solve_on_grid(weights: Floats, covariance: Doubles, row_steps: Floats) -> So
     return Solution(np.ascontiguousarray(levels[:, np.argsort(order)]), row_steps, columns)
 
 
+def _slices(rows: int, width: int) -> Iterator[slice]:
+    """Parts of so many rows, each of about `CHUNK` numbers."""
+    some = max(1, CHUNK // width)
+    return (slice(k, k + some) for k in range(0, rows, some))
+
+
 def _factor(covariance: Doubles, order: npt.NDArray[np.int64], fold: float = 0.0) -> Doubles:
     """Cholesky factors of covariances with their columns in this order and the quadratic price on the diagonal."""
     found = covariance[:, order[:, None], order]
@@ -180,14 +202,14 @@ def _targets(w: Floats, factor: Doubles, fold: float) -> Floats:
     import torch
 
     grouped = w.reshape(len(factor), -1, w.shape[1])
-    targets, some = np.empty_like(grouped), max(1, CHUNK // (len(factor) * w.shape[1]))
-    for k in range(0, grouped.shape[1], some):
-        part = grouped[:, k : k + some].astype(np.float64)
+    targets = np.empty_like(grouped)
+    for some in _slices(grouped.shape[1], len(factor) * w.shape[1]):
+        part = grouped[:, some].astype(np.float64)
         found = part @ factor
         if fold > 0:  # A L'^-T = L' - fold L'^-T
             solved = torch.linalg.solve_triangular(torch.from_numpy(factor), torch.from_numpy(part).mT, upper=False)
             found -= fold * solved.mT.numpy()
-        targets[:, k : k + some] = found
+        targets[:, some] = found
     return targets.reshape(w.shape)
 
 
@@ -209,8 +231,11 @@ def _classes(w: Floats, row_steps: Floats, column_steps: Floats, parts: int) -> 
     """Classes of rows and columns whose sum is the class of a weight, by the spread of weights in steps."""
     if parts <= 0:
         return np.zeros(len(row_steps), np.uint8), np.zeros(len(column_steps), np.uint8), 1
-    power = np.square(w / column_steps / row_steps[:, None], dtype=np.float64)
-    rows, columns = power.mean(1, dtype=np.float64), power.mean(0, dtype=np.float64)
+    rows, columns = np.empty(len(w)), np.zeros(w.shape[1])
+    for some in _slices(*w.shape):
+        power = np.square(w[some] / column_steps / row_steps[some, None], dtype=np.float64)
+        rows[some] = power.mean(1)
+        columns += power.sum(0) / len(w)
     parts = min(parts, int(MAX_CLASSES / 2 / (WIDEST - NARROWEST)) or 1)
     spread = np.log2(np.maximum(rows, TINY)).clip(2 * NARROWEST, 2 * WIDEST) / 2 - NARROWEST
     relative = np.log2(np.maximum(columns, TINY) / max(columns.mean(), TINY)).clip(NARROWEST, WIDEST) / 2

@@ -21,7 +21,7 @@ from tersor.coders.rans import Histogram
 from tersor.encoded import Distortion, Encoded, seal
 from tersor.format.dtypes import Bytes
 from tersor.methods import keep
-from tersor.methods._feedback import ROW_FLOOR, Doubles, Floats, Rounding, Solution, damped, solve
+from tersor.methods._feedback import ROW_FLOOR, Doubles, Floats, Rounding, Solution, cost, damped, solve
 from tersor.methods.nearest import LARGEST, Nearest, kernel_size, to_float32
 from tersor.ops.uniform2d import Scales, encode_step
 from tersor.sources import Unit
@@ -194,9 +194,9 @@ class Bound:
     def loss(self, unit: Unit, data: Bytes, solution: Solution) -> float:
         """What levels cost in the divergence of the output, by the statistics."""
         problem = self._problem(unit)
-        change = (solution.weights() - matrix_of(unit, data, problem.transposed)).astype(np.float64)
-        change = change.reshape(len(problem.covariance), -1, problem.covariance.shape[1])
-        return float(problem.fisher @ ((change @ problem.covariance) * change).sum(2).reshape(-1)) / 2
+        change = solution.weights()
+        change -= matrix_of(unit, data, problem.transposed)
+        return cost(change, problem.covariance, problem.fisher)
 
     def _transposed(self, unit: Unit) -> bool:
         return unit.name in self.statistics and self.statistics[unit.name].transposed
