@@ -86,12 +86,20 @@ def described(value: Any) -> str:
 
 @contextmanager
 def evaluating(module: torch.nn.Module, *, gradients: bool = False) -> Iterator[torch.nn.Module]:
-    """The module in evaluation mode with frozen parameters; its modes and flags are restored afterwards."""
+    """The module in evaluation mode with frozen parameters; its modes and flags are restored afterwards.
+
+    Language models of transformers keep no keys and values meanwhile: a block that is called again would attend to
+    those of the call before.
+    """
     import torch
 
     modes = [(part, part.training) for part in module.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    parts: list[Any] = list(module.modules())
+    configs = [part.config for part in parts if getattr(getattr(part, "config", None), "use_cache", False)]
     module.eval().requires_grad_(False)
+    for config in configs:
+        config.use_cache = False
     try:
         with torch.enable_grad() if gradients else torch.no_grad():
             yield module
@@ -100,6 +108,8 @@ def evaluating(module: torch.nn.Module, *, gradients: bool = False) -> Iterator[
             part.training = training
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+        for config in configs:
+            config.use_cache = True
 
 
 def check_device(device: str) -> None:

@@ -221,3 +221,21 @@ def test_transformers_encoders() -> None:
     assert result.blocks == ("embeddings", "encoder.layer.0", "encoder.layer.1", "pooler")
     statistics = quantize.given[2]["encoder.layer.1.intermediate.dense.weight"]
     assert statistics.count == 2 * int(mask.sum()) and statistics.target is not None
+
+
+def test_decoders_see_no_keys_and_values_of_the_original() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=30, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=16, tie_word_embeddings=True,
+    )  # fmt: skip
+    module = transformers.LlamaForCausalLM(config).eval()
+    samples = [torch.randint(1, 30, (4, 7), generator=torch.Generator().manual_seed(k)) for k in range(2)]
+    quantize = Coarse(module, 0.05, targets=False)
+    result = sequential(module, quantize, samples)
+    assert module.config.use_cache
+    name = "model.layers.1.self_attn.o_proj.weight"
+    given = next(statistics[name] for statistics in quantize.given if name in statistics)
+    result.module.model.layers[1] = module.model.layers[1]  # as it was when its inputs were looked at
+    expected = collect(open_model(result.module), samples)[name]
+    np.testing.assert_allclose(given.covariance, expected.covariance, rtol=1e-4, atol=1e-9)
