@@ -1,5 +1,7 @@
 """Batches are divided where one would take more memory than the model."""
 
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from tersor.calibration import batches
 from tersor.calibration.batches import within_memory
 from tersor.calibration.samples import Samples
+from tersor.calibration.statistics import Sums
 from tersor.sources.model import open_model
 
 WIDTH = 64
@@ -56,3 +59,13 @@ def test_samples_without_a_common_length_stay_whole(monkeypatch: pytest.MonkeyPa
 
     given = torch.randn(63, WIDTH)
     assert within_memory(open_model(Two()), Samples([(given, given[0])], [])).calibration[0][0] is given
+
+
+def test_sums_are_freed_at_once() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        within_memory(open_model(model()), samples(8))
+        assert not any(isinstance(found, Sums) for found in gc.get_objects())
+    finally:
+        gc.enable()
