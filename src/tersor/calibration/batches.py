@@ -50,7 +50,7 @@ def _kept(model: Model, module: torch.nn.Module, inputs: Sample) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
             found[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # one that an operation gave back and kept would keep the operation, and so itself
 
     recorder = Recorder(dict(module.named_parameters()), 1, torch.Generator())
     recorder.mask, recorder.closely = mask_of(inputs), True
