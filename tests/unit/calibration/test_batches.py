@@ -66,6 +66,6 @@ def test_sums_are_freed_at_once() -> None:
     gc.disable()
     try:
         within_memory(open_model(model()), samples(8))
-        assert not any(isinstance(found, Sums) for found in gc.get_objects())
+        assert not any(type(found) is Sums for found in gc.get_objects())
     finally:
         gc.enable()
