@@ -257,10 +257,10 @@ compress(module, sys.argv[1], bits=4, calibration=samples, workers=1)
 print(peak() - before)
 """
 """How much the peak grows while a model with a large vocabulary is compressed: 16 MB of weights, 24 outputs of 16 MB
-each, of which those held out are kept. It was 750 MB before outputs were looked at in parts."""
+each. It is 380 MB, and was 750 before outputs were looked at in parts and memory given back between them."""
 
 
 def test_outputs_over_a_vocabulary_are_looked_at_in_parts(tmp_path: Path) -> None:
     done = run_python(LEARNING, str(tmp_path / "x.tsr"))
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 550 * MB
+    assert int(done.stdout) < 500 * MB
