@@ -98,6 +98,7 @@ def solve(weights: Floats, covariance: Doubles, fisher: Doubles, theta: float, h
     """
     p = prepare(weights, covariance, fisher, theta, how)
     levels, narrow = p.first_levels(), p.factor.astype(np.float32)
+    p = p._replace(weights=weights)  # those in order, a copy, are not needed any more
     for _ in range(max(1, how.passes)):
         bits = p.prices(levels, how)
         levels = np.empty_like(levels)
@@ -126,10 +127,11 @@ class Prepared(NamedTuple):
 
     def first_levels(self) -> Integers:
         """Levels by plain rounding."""
-        levels = self.weights / self.column_steps
-        levels /= self.row_steps[:, None]
-        levels /= self.spread
-        return np.rint(levels, out=levels).clip(-(2**23), 2**23, out=levels).astype(np.int32)
+        levels = np.empty(self.weights.shape, np.int32)
+        for some in _slices(*self.weights.shape):
+            wide = self.weights[some] / self.column_steps / self.row_steps[some, None] / self.spread
+            levels[some] = np.rint(wide).clip(-(2**23), 2**23)
+        return levels
 
     def prices(self, levels: Integers, how: Rounding) -> Floats:
         """What levels cost in a decision, class by class, learned from these."""
