@@ -76,8 +76,12 @@ class Balanced:
         statistics, price, chosen, self.coarser = learned
         self.settings = dataclasses.replace(self.settings, **chosen)
         self.job.method = self._bound(statistics)
-        price = self._fit(journal, goal, price, CLOSELY)
-        self._repair(journal, goal, price, statistics)
+        return self.fitted(journal, goal, price)
+
+    def fitted(self, journal: Journal, goal: Goal, start: float) -> float:
+        """Encode everything for the goal, and repair; returns the price."""
+        price = self._fit(journal, goal, start, CLOSELY)
+        self._repair(journal, goal, price, self.job.method.statistics)
         return price
 
     def _bound(self, statistics: Mapping[str, Statistics]) -> Bound:
@@ -189,7 +193,8 @@ class Balanced:
             self.job.replace(journal, goal if isinstance(goal, int) else self.job.source_bytes, price, found.tensors)
 
     def _fit(self, journal: Journal, goal: Goal, start: float | None, tolerance: float) -> float:
-        return self.job.fit(journal, goal, f"{self.job.method.fingerprint}-", start, tolerance)
+        stage = f"{self.job.method.fingerprint}-{self.job.nominal(goal)}-"
+        return self.job.fit(journal, goal, stage, start, tolerance)
 
     def _collect(self, into: MutableMapping[str, Statistics]) -> Collected:
         self.job.progress("learning from samples", 0, len(self.samples.calibration))

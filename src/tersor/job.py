@@ -196,7 +196,7 @@ class Job:
         if budget < LOSSLESS_SHARE * self.source_bytes:
             return False
         self._encode_whole(journal)
-        if file_size(self._manifest(None)) <= budget:
+        if self.size(None) <= budget:
             return True
         self.done.clear()
         return False
@@ -212,7 +212,7 @@ class Job:
 
         def encode(price: float) -> int:
             self._at(journal, work.key(price), lossy, price)
-            return file_size(self._manifest(price))
+            return self.size(price)
 
         work = Stage(journal, stage, encode, lambda path, price: self.put(path, price, overwrite=True))
         if isinstance(goal, QualityGoal):
@@ -242,7 +242,7 @@ class Job:
         """Encode everything once, at the price that predictions give for the budget; returns the file's bytes."""
         lossy, price, _ = self._begin(journal, budget)
         self._at(journal, stage + price.hex(), lossy, price)
-        return file_size(self._manifest(price))
+        return self.size(price)
 
     def guess(self, journal: Journal, budget: int) -> tuple[list[Unit], float]:
         """The units that are quantized, and the price that predictions give for the budget."""
@@ -259,7 +259,7 @@ class Job:
         def encode(unit: Unit) -> Encoded:
             return self.rounded(unit, keep.elements(tensors[unit.name], unit.dtype))
 
-        return self.substitute(journal, "repaired", units, encode, budget, price)
+        return self.substitute(journal, f"repaired-{price.hex()}", units, encode, budget, price)
 
     def substitute(
         self,
@@ -273,7 +273,7 @@ class Job:
         """Encode some units that are done in another way; not if the file became too large."""
         before = dict(self.done)
         self._encode(journal, key, units, encode, "repairing")
-        if file_size(self._manifest(price)) <= budget:
+        if self.size(price) <= budget:
             return True
         self.done = before
         return False
@@ -334,6 +334,10 @@ class Job:
         return BudgetError(f"{budget:,} bytes cannot be reached", where=self.source.label, remedy=remedy)
 
     # -- the file ----------------------------------------------------------------------------------------------------
+
+    def size(self, price: float | None) -> int:
+        """Bytes of the file of what is done."""
+        return file_size(self._manifest(price))
 
     def _manifest(self, price: float | None) -> Manifest:
         """The manifest of what is done."""

@@ -1,7 +1,7 @@
 """A run of recipe `best` that is killed, in any of its parts, and resumes: it ends with the same file.
 
 The process kills itself at a step of its progress. Statistics are not collected again, and at most a phase of learning
-is done again; so are the ten passes over the samples that finish the file of `balanced`.
+is done again; so are the fifteen passes over the samples that finish the file of `balanced`.
 """
 
 from __future__ import annotations

@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 import tersor
-from tersor import joint
+from tersor import joint, learned
 from tersor.cli import main
 from tersor.errors import CalibrationError
-from tersor.job import Job
 
 CODE = """
 import torch
@@ -82,22 +81,40 @@ def test_held_out_samples_choose_what_is_kept(
     assert note.startswith(f"{kept} is kept") and "finished " in note and "learned " in note
 
 
-def test_finishing_keeps_the_levels_of_balanced_and_loses_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {"rounds": 1, "transformation_iterations": 1, "weight_iterations": 1}
-    monkeypatch.setattr(joint, "BEST", replace(joint.BEST, **few))
-    substitute = Job.substitute  # with room: a file this small seldom has any
-    monkeypatch.setattr(Job, "substitute", lambda self, *given: substitute(self, *given[:-2], 2 * given[-2], given[-1]))
+@pytest.mark.parametrize("ratio", [8, 12])
+def test_finishing_changes_what_is_beside_the_levels_and_loses_less(tmp_path: Path, ratio: int) -> None:
+    """The file is within the budget: levels make room for numbers that take more bytes once they are learned."""
     files = {recipe: tmp_path / f"{recipe}.tsr" for recipe in ("balanced", "best")}
     inputs = torch.randn(1024, 64, generator=torch.Generator().manual_seed(1))
     for recipe, path in files.items():
-        tersor.compress(network(), path, ratio=20, recipe=recipe, calibration=inputs, calibration_count=1024)  # type: ignore[arg-type]
-    with tersor.open(files["balanced"]) as first, tersor.open(files["best"]) as second:
-        weights = [(a, b) for a, b in zip(first.entries, second.entries, strict=True) if a.chain[0].op == "uniform2d"]
-    assert len(weights) == 3
-    for before, after in weights:
-        assert before.chain[0].streams == after.chain[0].streams
-        assert before.chain[0].parameters != after.chain[0].parameters
+        report = tersor.compress(
+            network(),
+            path,
+            ratio=ratio,
+            recipe=recipe,
+            calibration=inputs,
+            calibration_count=1024,  # type: ignore[arg-type]
+        )
+    assert any(note.startswith("finished is kept") for note in report.notes)
+    size = sum(value.nbytes for value in network().state_dict().values()) // ratio
+    assert size * 0.995 <= files["best"].stat().st_size <= size
+    with tersor.open(files["best"]) as file:
+        steps = [np.frombuffer(e.chain[0].parameters["steps"], "<u4") for e in file.entries if len(e.shape) == 2]
+    assert len(steps) == 3 and all((palette & 0xFFFF == 0).all() for palette in steps)  # learned: two bytes each
     assert divergence(network(), files["best"]) < divergence(network(), files["balanced"])
+
+
+def test_nothing_is_learned_where_rounding_without_data_is_far_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learned, "HOPELESS", 1)
+    seen = set[str]()
+    report = tersor.compress(
+        network(), tmp_path / "best.tsr", ratio=8, recipe="best", calibration=samples(),
+        progress=lambda label, *_: seen.add(label),
+    )  # fmt: skip
+    assert "learning steps" in seen and "learning" not in seen
+    assert any("finished is kept" in note and "learned" not in note for note in report.notes)
 
 
 @pytest.mark.usefixtures("short")

@@ -249,11 +249,34 @@ def batch_length(sample: Sample) -> int:
 
 def part_of(sample: Sample, rows: slice) -> Sample:
     """Some of the inputs of a batch."""
+    return _changed(sample, lambda tensor: tensor[rows])
+
+
+def mixed(sample: Sample, generator: torch.Generator) -> Sample:
+    """A batch, half of its inputs mixed with others of it by at most a half (mixup, Zhang et al. 2018).
+
+    The same as it was if not everything in it is floating: tokens have no mixtures.
+    """
+    import torch
+
+    count = batch_length(sample)
+    if count < 2 or not all(tensor.is_floating_point() for _, tensor in _tensors(sample)):
+        return sample
+    drawn, others = torch.rand(count, generator=generator), torch.randperm(count, generator=generator)
+    share = torch.where(drawn < 0.5, 0.0, 1 - drawn)
+
+    def mix(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.lerp(tensor[others], share.to(tensor).reshape(-1, *[1] * (tensor.dim() - 1)))
+
+    return _changed(sample, mix)
+
+
+def _changed(sample: Sample, change: Callable[[torch.Tensor], torch.Tensor]) -> Sample:
     if isinstance(sample, Mapping):
-        return {key: part_of(value, rows) for key, value in sample.items()}
+        return {key: _changed(value, change) for key, value in sample.items()}
     if isinstance(sample, (tuple, list)):
-        return tuple(part_of(value, rows) for value in sample)
-    return sample[rows] if hasattr(sample, "dim") else sample
+        return tuple(_changed(value, change) for value in sample)
+    return change(sample) if hasattr(sample, "dim") else sample
 
 
 def _check(sample: Sample, where: str) -> None:

@@ -1,14 +1,15 @@
 """What stands beside the levels of a finished file, learned by distillation: steps, biases, gains.
 
-Levels stay as second-order rounding left them, so that nothing of its error feedback is undone and not a byte is added
-(the last phase of EfficientQAT, arXiv 2407.11062, for whole networks). Held-out samples decide whether that is kept.
+Levels stay as second-order rounding left them, so that nothing of its error feedback is undone (the last phase of
+EfficientQAT, arXiv 2407.11062, for whole networks). Learned numbers take more bytes than round ones: where there is no
+room for them, levels are rounded once more for a smaller file. Held-out samples decide whether all that is kept.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -19,8 +20,10 @@ import torch
 from torch import Tensor
 
 from tersor.balanced import Balanced
+from tersor.calibration.samples import mixed
 from tersor.coders import EncodedStream
 from tersor.encoded import Distortion, Encoded, MemoryInputs, seal
+from tersor.errors import BudgetError
 from tersor.evaluate.measures import divergence
 from tersor.format.dtypes import Bytes
 from tersor.format.manifest import Step
@@ -33,10 +36,14 @@ from tersor.ops.chunks import read_all
 from tersor.ops.uniform import FLOATS
 from tersor.sources import Unit
 
-PASSES = 10
+PASSES = 15
 """Over the calibration samples."""
 RATE = 3e-3
 """Learning rate at the start: of logarithms of steps, and of other tensors in their root mean squares."""
+DISTURBANCE = 0.01
+"""Relative change of numbers that shows how many bytes they take once they are learned."""
+SPARE = 0.0005
+"""Share of the file that is left free, for the bytes that learned numbers really take differ from those foreseen."""
 
 
 class Grid(NamedTuple):
@@ -93,31 +100,69 @@ def _contents(done: StoredUnit) -> tuple[Step, list[EncodedStream]]:
     return step, [EncodedStream(stream, list(islice(pieces, len(stream.sizes)))) for stream in step.streams]
 
 
+class Tuned(NamedTuple):
+    """What is learned, and the other tensors that the model runs with; what is learned among the latter changes."""
+
+    grids: dict[str, Grid]
+    vectors: dict[str, Tensor]
+    state: dict[str, Tensor]
+
+    def disturb(self, generator: torch.Generator) -> None:
+        """Change everything a little, at random: learned numbers take as many bytes as these."""
+        changes = [c for grid in self.grids.values() for c in (grid.rows, grid.columns)]
+        for tensor, other in [*((c, 1.0) for c in changes), *((v, v.clone()) for v in self.vectors.values())]:
+            noise = torch.randn(tensor.shape, generator=generator).to(tensor.device)
+            tensor += DISTURBANCE * noise * other
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the model runs with, differentiable in what is learned."""
+        return self.state | {name: grid.tensor() for name, grid in self.grids.items()}
+
+
 class Finished(Balanced):
     """A job of `balanced` whose steps, biases and gains are learned at the end."""
 
     def fit(self, journal: Journal, goal: Goal) -> float:
         """What `balanced` does, then learning, as far as held-out samples confirm it."""
         price = super().fit(journal, goal)
-        if self.evaluator is not None and isinstance(goal, int):
-            before, done = self.measure(self.decoded(journal)), dict(self.job.done)
-            grids, vectors = self._learned(self.decoded(journal))
+        if self.evaluator is None or not isinstance(goal, int):
+            return price
+        before, finished = self.measure(self.decoded(journal)), price
+        spare = goal - round(goal * SPARE) - self._growth(journal, price)
+        with suppress(BudgetError):
+            if self.job.size(price) > spare:
+                finished = self.fitted(journal, spare, price)
+            student = Student(self.model, [], self.device or "cpu")
+            learned = self._leaves(student, self.decoded(journal))
+            self._distil(student, learned)
+            fits = self._substitute(journal, "finished", learned, goal, finished)
+            if fits and self.measure(self.decoded(journal)) < before:
+                return finished
+        return self.fitted(journal, goal, price)
 
-            def encode(unit: Unit) -> Encoded:
-                if unit.name in grids:
-                    return grids[unit.name].encoded(unit, done[unit.name])
-                return self.job.rounded(unit, keep.elements(vectors[unit.name], unit.dtype))
+    def _growth(self, journal: Journal, price: float) -> int:
+        """Bytes that the file grows by when numbers beside its levels are learned."""
+        learned = self._leaves(Student(self.model, [], self.device or "cpu"), self.decoded(journal))
+        learned.disturb(torch.Generator().manual_seed(self.seed))
+        size, done = self.job.size(price), dict(self.job.done)
+        self._substitute(journal, "disturbed", learned, 2 * size, price)
+        size, self.job.done = self.job.size(price) - size, done
+        return size
 
-            units = [u for u in self.job.own if u.name in grids or u.name in vectors]
-            fits = self.job.substitute(journal, "finished", units, encode, goal, price)
-            if fits and self.measure(self.decoded(journal)) >= before:
-                self.job.done = done
-        return price
+    def _substitute(self, journal: Journal, key: str, learned: Tuned, budget: int, price: float) -> bool:
+        """Put what was learned in place of what is done; not if the file became too large."""
+        done = dict(self.job.done)
 
-    def _learned(self, decoded: Mapping[str, npt.NDArray[Any]]) -> tuple[dict[str, Grid], dict[str, npt.NDArray[Any]]]:
-        """Grids and other tensors, learned from decoded ones."""
-        assert self.evaluator is not None
-        student = Student(self.model, [], self.device or "cpu")
+        def encode(unit: Unit) -> Encoded:
+            if unit.name in learned.grids:
+                return learned.grids[unit.name].encoded(unit, done[unit.name])
+            return self.job.rounded(unit, keep.elements(learned.vectors[unit.name].cpu().numpy(), unit.dtype))
+
+        units = [u for u in self.job.own if u.name in learned.grids or u.name in learned.vectors]
+        return self.job.substitute(journal, key, units, encode, budget, price)
+
+    def _leaves(self, student: Student, decoded: Mapping[str, npt.NDArray[Any]]) -> Tuned:
+        """Grids and other tensors as they were decoded, nothing changed."""
         own = dict(student.module.named_parameters())
         state = {
             n: torch.from_numpy(np.array(decoded[n])).to(student.device) for n in student.buffers() if n in decoded
@@ -133,29 +178,33 @@ class Finished(Balanced):
                 state[unit.name] = torch.from_numpy(np.array(value, np.float32)).to(student.device)
                 if done.finite and np.ptp(value) > 0:  # tensors of ones and zeros take next to nothing as they are
                     vectors[unit.name] = state[unit.name]
-        changes = [change for grid in grids.values() for change in (grid.rows, grid.columns)]
-        groups = [{"params": [v], "lr": RATE * float(v.square().mean().sqrt())} for v in vectors.values()]
+        return Tuned(grids, vectors, state)
+
+    def _distil(self, student: Student, learned: Tuned) -> None:
+        """Distil the original's outputs, on samples and their mixtures, for it labels whatever it is given."""
+        assert self.evaluator is not None
+        changes = [change for grid in learned.grids.values() for change in (grid.rows, grid.columns)]
+        groups = [{"params": [v], "lr": RATE * float(v.square().mean().sqrt())} for v in learned.vectors.values()]
         optimizer = torch.optim.Adam([{"params": changes, "lr": RATE}, *groups])
         rates = [group["lr"] for group in optimizer.param_groups]
-        leaves = [*changes, *vectors.values()]
-        order = torch.Generator().manual_seed(self.seed)
+        leaves = [*changes, *learned.vectors.values()]
+        chance = torch.Generator().manual_seed(self.seed)
         samples, kind = self.samples.calibration, self.evaluator.kind
         with _requiring_gradients(leaves):
             for turn in range(PASSES):
-                for place, number in enumerate(torch.randperm(len(samples), generator=order).tolist()):
+                for place, number in enumerate(torch.randperm(len(samples), generator=chance).tolist()):
                     passed = (turn + place / len(samples)) / PASSES
                     for group, rate in zip(optimizer.param_groups, rates, strict=True):
                         group["lr"] = rate * (1 + math.cos(math.pi * passed)) / 2
+                    sample = mixed(samples[number], chance)
                     with torch.no_grad():
-                        wanted = student.run(samples[number], {})[0]
-                    tensors = state | {name: grid.tensor() for name, grid in grids.items()}
-                    loss = divergence(kind, wanted, student.run(samples[number], tensors)[0]).mean()
+                        wanted = student.run(sample, {})[0]
+                    loss = divergence(kind, wanted, student.run(sample, learned.tensors())[0]).mean()
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()
                     if all(bool(torch.isfinite(leaf.grad).all()) for leaf in leaves if leaf.grad is not None):
                         optimizer.step()
                 self.job.progress("learning steps", turn + 1, PASSES)
-        return grids, {name: vector.cpu().numpy() for name, vector in vectors.items()}
 
 
 @contextmanager

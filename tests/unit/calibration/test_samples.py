@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tersor.calibration.collect import collect
-from tersor.calibration.samples import Samples, load_samples
+from tersor.calibration.samples import Samples, load_samples, mixed
 from tersor.errors import CalibrationError, SettingError
 from tersor.sources import Model, open_model
 from tersor.sources.module import ModuleSource
@@ -244,3 +244,24 @@ def test_image_processors(tmp_path: Path) -> None:
         image.new("RGB", (6, 6), (k, k, k)).save(images / f"{k}.png")
     samples = load_samples(images, Model(module, ModuleSource(module), folder=tmp_path))
     assert tuple(samples.calibration[0]["pixel_values"].shape) == (1, 3, 4, 4)
+
+
+def test_mixtures() -> None:
+    """Half of the inputs stay, others get at most half of another one; the same for the same generator."""
+    batch = torch.eye(400)
+    found = mixed(batch, torch.Generator().manual_seed(1))
+    assert torch.equal(found, mixed(batch, torch.Generator().manual_seed(1)))
+    torch.testing.assert_close(found.sum(1), torch.ones(400))
+    assert 150 < int((found == batch).all(1).sum()) < 250
+    assert float(found.diagonal().min()) >= 0.5 and int((found > 0).sum(1).max()) == 2
+    pair = mixed({"a": batch, "b": (batch, 3)}, torch.Generator().manual_seed(1))
+    assert torch.equal(pair["a"], found) and torch.equal(pair["b"][0], found) and pair["b"][1] == 3
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [torch.arange(6).reshape(3, 2), torch.ones(1, 4), {"x": torch.ones(2, 3), "mask": torch.ones(2, 3).bool()}],
+)
+def test_what_has_no_mixtures(sample: Any) -> None:
+    """Tokens, single inputs, and whatever comes with them."""
+    assert mixed(sample, torch.Generator()) is sample
