@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tersor.joint import Recipe
     from tersor.report import Report
 
-HOPELESS = 8
+HOPELESS = 6
 """Where rounding without data loses so many times what the finished file does, nothing is learned from it: of its
 loss, learning left a sixth or more wherever it was measured (decision 0025)."""
 
