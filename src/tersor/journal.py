@@ -9,6 +9,7 @@ another job never reads it, and no two processes work in it at the same time.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -89,7 +90,7 @@ class Journal:
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
-                raise explain(error, self.folder if self.folder.exists() else output) from error
+                raise explain(error, output if error.errno == errno.ENOENT else self.folder) from error
             raise
 
     def _hold(self) -> None:
