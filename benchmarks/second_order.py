@@ -2,8 +2,8 @@
 
     python -m benchmarks.second_order [--ingredients] [--missing] [--method NAME ...] [NETWORK ...]
 
-At 2, 3 and 4 bits a weight of the whole file: the recipe, method gptq, method nearest, and NNCodec with its trellis and
-opt_qp at several quantization parameters. Every row is of weights decoded from a file, on data that calibration never
+At 2, 3 and 4 bits a weight of the whole file: the recipe, the recipe with method trellis, method gptq, method nearest,
+and NNCodec with its trellis and opt_qp at several quantization parameters. Every row is of weights decoded from a file, on data that calibration never
 saw; `other` is the divergence on inputs of another domain, `same` on what those are compared with: calibration inputs
 that were not used. At 3 bits, the recipe also with every second batch of the other domain among its inputs; `other` is
 of the other batches then. With --ingredients, the recipe at 3 bits, or at 2 (part ingredients-NETWORK): each left out
@@ -38,6 +38,7 @@ from tersor.evaluate.divergence import Evaluator
 from tersor.methods import Gptq, Nearest, SecondOrder, Trellis
 
 BITS = (3.0, 2.0, 4.0)
+METHODS = {"balanced": SecondOrder(), "nearest": Nearest(), "gptq": Gptq(), "balanced, trellis": Trellis()}
 RATIOS = {"efficientnet_lite0": (8, 10, 12), "resnet18_fashion": (12, 15, 20)}
 """The recipe alone, at ratios for which papers have figures."""
 LOWEST = 1.25
@@ -144,9 +145,9 @@ class Bench:
 
 
 def against_others(bench: Bench) -> None:
-    """The recipe, gptq, nearest and NNCodec."""
+    """The recipe, with the trellis too, gptq, nearest and NNCodec."""
     for bits in BITS:
-        for label, method in {"balanced": SecondOrder(), "nearest": Nearest(), "gptq": Gptq()}.items():
+        for label, method in METHODS.items():
             bench.compress(label, bits, method)
     for ratio in RATIOS.get(bench.name, ()):
         bench.compress("balanced", f"{ratio}x", SecondOrder())
