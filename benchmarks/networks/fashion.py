@@ -11,7 +11,6 @@ agreement with the original's decisions on the same images.
 import gzip
 import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +85,6 @@ def build(name: str) -> nn.Module:
     return _NETWORKS[name][0]()
 
 
-@cache
 def images(part: str) -> tuple[Tensor, Tensor]:
     """`train` or `t10k`: images (n, 1, 28, 28) normalized, labels (n,)."""
     folder = debian_folder("usr/share/datasets/fashion-mnist")

@@ -219,8 +219,9 @@ class Balanced:
             return dict(rebuilt(statistics))
 
         result = collect_sequential(
-            self.model, self.samples.calibration, quantize, original, device=self.device, seed=self.seed
-        )
+            self.model, self.samples.calibration, quantize, original, device=self.device, seed=self.seed,
+            folder=stored.folder,
+        )  # fmt: skip
         self.notes += result.notes
         if self.evaluator is None:
             return found

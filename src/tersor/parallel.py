@@ -14,6 +14,9 @@ T = TypeVar("T")
 IN_FLIGHT = 128 * 2**20
 """Bytes of units being worked on at once; a single larger one is taken alone."""
 
+LARGE = 2**22
+"""Bytes of a unit, what was needed for which is given back to the system before the next."""
+
 
 def for_each(work: Callable[[Unit], T], units: Sequence[Unit], workers: int, done: Callable[[int], None]) -> list[T]:
     """Results of `work` in the order of `units`; `done` is told the bytes finished so far, from the calling thread.
@@ -32,6 +35,8 @@ def for_each(work: Callable[[Unit], T], units: Sequence[Unit], workers: int, don
             results[index] = future.result()
             finished += units[index].nbytes
             done(finished)
+            if units[index].nbytes > LARGE:
+                trim()
 
     with ThreadPoolExecutor(workers) as pool:
         for index, unit in enumerate(units):

@@ -12,7 +12,7 @@ from tersor.calibration.samples import Samples, batch_length, part_of
 from tersor.sources.model import Model
 from tersor.sources.running import Sample, evaluating, mask_of, moved, on_device
 
-ROOM = 2**29
+ROOM = 2**28
 """Bytes that a batch may always take."""
 OUTPUTS = 6
 """How often an output is held while it is drawn from and sent back."""

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 CHUNK = 2**23
 """Numbers that are gathered at once."""
 ROWS_PER_INPUT = 4
-WIDEST = 4608
-"""Covariances are no wider (512 channels of 3 x 3): they take memory by the square of it, and time by the cube."""
+MOST_NUMBERS = 2**24
+"""In the covariances of a layer: they would take memory by the square of its inputs, and time by the cube."""
 FEWEST_ROWS, MOST_SHARES = 2**15, 8
 """Inputs that a covariance is made of: `ROWS_PER_INPUT` times its width, and at least `FEWEST_ROWS`, which the groups
 of a convolution share, down to a part in `MOST_SHARES`. More would not make it better: neighbouring positions of an
@@ -21,8 +21,8 @@ image say the same."""
 
 
 def parts_of(fan_in: int) -> int:
-    """Into how many parts, of one width, the inputs of a layer are taken apart: they share a covariance."""
-    return next(k for k in range(-(-fan_in // WIDEST), fan_in + 1) if fan_in % k == 0)
+    """Into how many parts, of one width, the inputs of a layer are taken apart, each with a covariance of its own."""
+    return next(k for k in range(-(-(fan_in**2) // MOST_NUMBERS), fan_in + 1) if fan_in % k == 0)
 
 
 def enough_rows(fan_in: int, groups: int = 1) -> int:

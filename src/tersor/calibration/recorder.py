@@ -119,12 +119,17 @@ class Recorder(TorchFunctionMode):
             found = self._summed(weight, rows)
             self._latest = (x, call, found)
         if found is not None:
-            self.sums[self.names[id(weight)]].add_inputs(found, group, groups or len(found.own.totals))
+            sums = self.sums[self.names[id(weight)]]
+            if sums.parts > 1:  # groups share the covariances of parts
+                group, groups = slice(None), sums.parts
+            sums.add_inputs(found, group, groups or len(found.own.totals))
 
     def _summed(self, weight: Any, rows: Callable[[], Iterable[torch.Tensor]]) -> Inputs | None:
         with torch.no_grad():
             parts = self.sums[self.names[id(weight)]].parts
-            blocks = (b.detach().float().reshape(len(b), -1, b.shape[-1] // parts) for b in rows())
+            blocks = (b.detach().float() for b in rows())
+            if parts > 1:
+                blocks = (b.reshape(-1, parts, b.shape[-1] // parts).transpose(0, 1) for b in blocks)
             if self.kept is not None:
                 self.kept.append(list(blocks))
                 return None
@@ -140,8 +145,7 @@ class Recorder(TorchFunctionMode):
 
     def _most(self, fan_in: int, groups: int = 1) -> int:
         """How many inputs to take of a call."""
-        parts = parts_of(fan_in)
-        return -(-enough_rows(fan_in // parts, groups) // (parts * self._samples))
+        return -(-enough_rows(fan_in // parts_of(fan_in), groups) // self._samples)
 
     def _rows(self, x: torch.Tensor) -> Iterable[torch.Tensor]:
         """Inputs of a linear layer."""

@@ -43,7 +43,7 @@ def mean_outputs(weights: npt.ArrayLike, decoded: npt.ArrayLike, statistics: Sta
         raise ValueError("there are no inputs")
     before = statistics.mean if statistics.original_mean is None else statistics.original_mean
     pairs = ((_rows(weights, statistics), before), (_rows(decoded, statistics), statistics.mean))
-    first, second = (np.einsum("gij,gj->gi", w, x).reshape(-1) for w, x in pairs)
+    first, second = (_by_row(np.einsum("gij,gj->gi", w, x), statistics) for w, x in pairs)
     return first, second
 
 
@@ -54,7 +54,8 @@ def gains(weights: npt.ArrayLike, decoded: npt.ArrayLike, statistics: Statistics
     target = weights if statistics.target is None else statistics.target
     w, v = _rows(target, statistics), _rows(decoded, statistics)
     sigma = statistics.covariance - statistics.mean[:, :, None] * statistics.mean[:, None, :]
-    cross, own = (np.einsum("gij,gjk,gik->gi", a, sigma, v, optimize=True).reshape(-1) for a in (w, v))
+    products = (np.einsum("gij,gjk,gik->gi", a, sigma, v, optimize=True) for a in (w, v))
+    cross, own = (_by_row(product, statistics) for product in products)
     found = np.divide(cross, own, out=np.ones_like(own), where=own > 0)
     return np.where((found >= SMALLEST_GAIN) & (found <= LARGEST_GAIN), found, 1.0)
 
@@ -64,7 +65,12 @@ def _rows(weights: npt.ArrayLike, statistics: Statistics) -> Float64:
     array = np.asarray(weights, np.float64)
     array = array.T if statistics.transposed else array
     groups, fan_in = statistics.covariance.shape[:2] if statistics.covariance is not None else (1, array.shape[-1])
-    return array.reshape(groups, -1, fan_in)
+    return array.reshape(-1, statistics.parts, fan_in).swapaxes(0, 1).reshape(groups, -1, fan_in)
+
+
+def _by_row(values: Float64, statistics: Statistics) -> Float64:
+    """Values (groups, rows of a group) as (rows,): the sums over parts of rows that are taken apart."""
+    return values.sum(0) if statistics.parts > 1 else values.reshape(-1)
 
 
 def repaired(

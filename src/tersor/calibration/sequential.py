@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from tersor.calibration.blocks import Call, find_blocks, is_plain, run_call, watched, without_values
 from tersor.calibration.collect import Collected
 from tersor.calibration.recorder import Recorder
+from tersor.calibration.samples import batch_length, part_of
+from tersor.calibration.shelf import Shelf
 from tersor.calibration.statistics import Statistics, Sums
 from tersor.errors import CalibrationError
 from tersor.memory import trim
@@ -48,6 +51,7 @@ def collect_sequential(
     seed: int = 0,
     damping: float = DAMPING,
     blocks: Sequence[str] | None = None,
+    folder: Path | None = None,
 ) -> Sequential:
     """Give statistics of one block after the other to `quantize`, and go on with the weights that it returns.
 
@@ -55,7 +59,8 @@ def collect_sequential(
     up for what is lost there (`damping` in mean diagonals). Fisher information is that of `original`, what `collect`
     found of the whole model. Blocks are found by watching one run, or given as names of modules that are called one
     after another; what comes before the first is compressed first, what comes after the last with the whole model run.
-    Memory: a copy of the model, the tensors between two blocks for all samples, twice, and the sums of one block.
+    Memory: a copy of the model and the sums of one block. What flows between two blocks is kept for all samples, in a
+    file in `folder` if it is large.
     Raises `CalibrationError` for `blocks` that are not called one after another.
     """
     if not samples:
@@ -63,7 +68,7 @@ def collect_sequential(
     module = copy.deepcopy(model.module)
     module = module if device is None else module.to(device)
     where = next(module.parameters()).device
-    run = _Run(model, module, [moved(sample, where) for sample in samples], quantize, original, seed, damping)
+    run = _Run(model, module, [moved(sample, where) for sample in samples], quantize, original, seed, damping, folder)
     with evaluating(module):
         names = run.begin(blocks)
         for name in names:
@@ -85,25 +90,25 @@ class _Run:
         original: Collected,
         seed: int,
         damping: float,
+        folder: Path | None,
     ) -> None:
         self.model, self.module, self.samples = model, module, samples
         self.quantize, self.original, self.seed, self.damping = quantize, original, seed, damping
+        self.folder = folder
         self.parameters = dict(module.named_parameters())
         self.done: set[str] = set()
         self.notes: list[str] = []
         self.calls: list[dict[str, Call]] = []
         """Of every sample, the calls of the blocks without what flows."""
-        self.flows: list[tuple[Tensor, Tensor]] = []
+        self.old = self.new = Shelf(folder)
         """Of every sample, what flows into the next block: of the original model, of the compressed one."""
 
     # -- the three stages ----------------------------------------------------------------------------------------------
 
     def begin(self, blocks: Sequence[str] | None) -> list[str]:
         """Run the original model once; compress what comes before the first block, or everything if there is none."""
-        with watched(self.module) as calls:
-            self.model.run(self.samples[0], self.module, "sample 0")
-        names = find_blocks(self.module, calls) if blocks is None else list(blocks)
-        del calls
+        names = self._blocks() if blocks is None else list(blocks)
+        trim()
         if not names:
             self.notes.append("the model cannot be run block by block: statistics are those of the original model")
             self._compress(self.original)
@@ -120,7 +125,7 @@ class _Run:
                 self.model.run(sample, self.module, f"sample {number}")
             if not flows:
                 raise CalibrationError("the block gets no tensor", where=f"block {names[0]!r}")
-            self.flows.append((flows[0], flows[0]))
+            self.old.append(flows[0])
             if stop:  # all samples pass as the first one does
                 self.calls.append(dict(self.calls[0]))
                 continue
@@ -129,8 +134,18 @@ class _Run:
             stop = all(is_plain(call) for call in calls)
         self._compress({name: self._statistics(name, recorder.sums[name]) for name in before})
         if before:
-            self.flows = [(old, self._first_flow(number, names[0])) for number, (old, _) in enumerate(self.flows)]
+            self.new = Shelf(self.folder)
+            for number in range(len(self.samples)):
+                self.new.append(self._first_flow(number, names[0]))
         return names
+
+    def _blocks(self) -> list[str]:
+        """Blocks by what one input of the first sample does: everything that modules return is kept meanwhile."""
+        sample = self.samples[0]
+        one = part_of(sample, slice(0, 1)) if batch_length(sample) > 1 else sample
+        with watched(self.module) as calls:
+            self.model.run(one, self.module, "sample 0")
+        return find_blocks(self.module, calls)
 
     def _before(self, first: nn.Module, outside: Mapping[str, Tensor]) -> set[str]:
         """Which units come before the first block."""
@@ -144,23 +159,25 @@ class _Run:
         """Compress one block, and let the samples through it."""
         part = self.module.get_submodule(name)
         recorder = self._recorder({f"{name}.{n}": p for n, p in part.named_parameters()})
-        originals = list[Tensor]()
-        for number, (old, new) in enumerate(self.flows):
+        old, new = Shelf(self.folder), Shelf(self.folder)
+        for number in range(len(self.samples)):
             rows = deque[list[Tensor]]()
             with self._keeping(number, recorder.names, rows):
-                originals.append(run_call(self.module, self.calls[number][name], old.clone()))
+                old.append(run_call(self.module, self.calls[number][name], self.old[number].clone()))
             self._prepare(recorder, number)
             recorder.partner = rows
             with recorder:
-                run_call(self.module, self.calls[number][name], new.clone())
-        self._compress({n: self._statistics(n, sums) for n, sums in recorder.sums.items()})
-        for number, (_, new) in enumerate(self.flows):
-            self.flows[number] = originals[number], run_call(self.module, self.calls[number].pop(name), new)
+                run_call(self.module, self.calls[number][name], self.new[number].clone())
+        self.old = old
+        self._compress_all(recorder)
+        for number in range(len(self.samples)):
+            new.append(run_call(self.module, self.calls[number].pop(name), self.new[number]))
+        self.new = new
         trim()
 
     def end(self) -> None:
         """Compress what comes after the last block."""
-        self.flows.clear()
+        self.old = self.new = Shelf()
         left = {n: p for n, p in self.parameters.items() if n in self.original and n not in self.done}
         if not left:
             return
@@ -177,7 +194,7 @@ class _Run:
             recorder.partner = rows if same else None
             with recorder:
                 self.model.run(sample, self.module, f"sample {number}")
-        self._compress({n: self._statistics(n, sums) for n, sums in recorder.sums.items()})
+        self._compress_all(recorder)
 
     # -- parts of them -------------------------------------------------------------------------------------------------
 
@@ -221,6 +238,11 @@ class _Run:
         found = sums.finish(1)
         target = sums.target(self.parameters[name], self.damping)
         return replace(found, fisher=original.fisher, coherence=original.coherence, target=target)
+
+    def _compress_all(self, recorder: Recorder) -> None:
+        """Compress the units that were recorded; their sums are freed one after another."""
+        trim()
+        self._compress({name: self._statistics(name, recorder.sums.pop(name)) for name in list(recorder.sums)})
 
     def _compress(self, statistics: Mapping[str, Statistics]) -> None:
         """Have units compressed, and put their weights into the copy."""

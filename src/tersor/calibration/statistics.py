@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,10 @@ FEW_ROWS, FEW_WEIGHTS = 16, 8192
 """Of so many rows, or weights if rows are short, gradients are kept."""
 DAMPING, FLOOR = 1e-2, 1e-4
 """Added to the covariance's diagonal before it is inverted, in mean diagonals of its group and of all groups."""
+AT_ONCE = 2**22
+"""Numbers of covariances that are worked on at once in float64."""
+PANELS, LEAST_PANEL = 8, 64
+"""Panels of columns that a product is computed in, and their least width."""
 
 Float64 = npt.NDArray[np.float64]
 
@@ -25,12 +29,14 @@ class Statistics:
     If the weights of row i change by dw_i, the divergence of the model's output grows by about
     sum_i fisher_i * (dw_i^T covariance dw_i) / 2, plus sum_v usage_v * |dw_v|^2 / 2 for the rows of an embedding.
     The unit is the same for all layers: mean divergence of an output row (a sample, or a token of a language model).
-    Rows of very many inputs are taken apart: each part counts as a row, and all parts of a row share one covariance.
+    Inputs of layers that have very many are taken apart: `fan_in` is the width of a part, each has a covariance of its
+    own, and what they have in common is left out.
     """
 
     covariance: npt.NDArray[np.float32] | None
-    """(groups, fan_in, fan_in), mean of x x^T over the inputs x; group g feeds the g-th part of the rows. None for
-    embeddings. Its diagonal is damped by far more than float32 rounds, and those of all layers are kept."""
+    """(groups, fan_in, fan_in), mean of x x^T over the inputs x; group g feeds the g-th part of the rows, or of every
+    row if that is taken apart. None for embeddings. Its diagonal is damped by far more than float32 rounds, and those
+    of all layers are kept."""
     fisher: Float64
     """(rows,), squared output gradients, summed over positions, mean over output rows; `usage` for embeddings. NaN
     nowhere; all zero where no output of the model depends on the layer, or gradients were not asked for."""
@@ -44,9 +50,11 @@ class Statistics:
     transposed: bool = False
     """The tensor is stored as (fan_in, rows), as transformers' Conv1D does."""
     mean: Float64 | None = None
-    """(groups, fan_in), mean of the inputs x; None where rows are taken apart."""
+    """(groups, fan_in), mean of the inputs x."""
     original_mean: Float64 | None = None
     """The same in the original model, where statistics are those of a compressed prefix; else None."""
+    parts: int = 1
+    """That the inputs are taken apart into."""
     coherence: float = 1.0
     """What `fisher` is to be multiplied with because positions agree: see `Sums.coherence`. Noisy where it is large."""
 
@@ -62,8 +70,7 @@ class Moments:
     @classmethod
     def of(cls, y: torch.Tensor, x: torch.Tensor) -> Moments:
         """Moments of blocks (groups, inputs, fan_in)."""
-        products = _gram(x) if y is x and x.device.type == "cpu" else y.mT @ x
-        return cls(products, y.sum(1).to(_double(y)))
+        return cls(_gram(x) if y is x else y.mT @ x, y.sum(1).to(_double(y)))
 
     def zeros(self, groups: int) -> Moments:
         """Nothing yet, for so many groups."""
@@ -108,7 +115,7 @@ class Sums:
 
     rows: int
     parts: int = 1
-    """That every row is taken apart into."""
+    """That every row is taken apart into: groups that all rows belong to."""
     own: Moments | None = None
     pairs: Moments | None = None
     """With the original model's x on the left, the compressed prefix's on the right; None if they do not match."""
@@ -165,18 +172,23 @@ class Sums:
             self.weight.grad = self.weight = None
         if gradient is None or self.own is None:
             return
-        gradient = gradient.T if self.transposed else gradient
         groups, fan_in = self.own.totals.shape
         which, rows = self._few(groups, fan_in)
-        self.gradients.append(gradient.reshape(groups, -1, fan_in)[np.ix_(which, rows)].float())
+        self.gradients.append(self._grouped(gradient)[np.ix_(which, rows)].float())
 
     def _few(self, groups: int, fan_in: int) -> tuple[list[int], list[int]]:
         """A few groups, and a few rows of each, spread evenly."""
-        each = self.rows // groups
+        each = self.rows * self.parts // groups
         wanted = max(FEW_ROWS, FEW_WEIGHTS // fan_in)
         some = min(each, max(1, wanted // groups))
         which = np.linspace(0, groups - 1, min(groups, wanted)).round().astype(int)
         return which.tolist(), np.linspace(0, each - 1, some).round().astype(int).tolist()
+
+    def _grouped(self, weight: torch.Tensor) -> torch.Tensor:
+        """Weights as (groups, rows of a group, fan_in)."""
+        rows = weight.T if self.transposed else weight
+        fan_in = rows[0].numel() // self.parts
+        return rows.reshape(-1, self.parts, fan_in).transpose(0, 1).reshape(len(self.seen), -1, fan_in)
 
     def coherence(self) -> float:
         """How much more a changed weight does than its effects at single positions would, if they were independent.
@@ -184,18 +196,20 @@ class Sums:
         That is so for changes whose effects are white, covariance^-1/2 z as a good quantizer leaves them: the mean
         over rows of |covariance^-1/2 dL/dw_i|^2 over that of the squared output gradients times fan_in.
         """
-        if not self.gradients or self.own is None or self.squares is None or self.parts > 1:
+        if not self.gradients or self.own is None or self.squares is None:
             return 1.0
         groups, fan_in = self.own.totals.shape
         which, rows = self._few(groups, fan_in)
-        sigma = self._mean(self.own.products)[which]
-        factor = torch.linalg.cholesky(_damped(sigma, DAMPING))
-        gradients = torch.cat(self.gradients, 1).to(factor.dtype).mT
-        exact = float(torch.linalg.solve_triangular(factor, gradients, upper=False).square().sum())
-        width = (torch.cholesky_inverse(factor) * sigma).sum(
-            (1, 2)
-        )  # the trace of covariance^-1/2 sigma covariance^-1/2
-        apart = float((self.squares.reshape(groups, -1)[which][:, rows] * width[:, None]).sum())
+        every = torch.cat(self.gradients, 1).to(_double(self.own.products)).mT
+        squares = self.squares.expand(self.parts, -1).reshape(groups, -1)[which][:, rows].sum(1)
+        exact = apart = 0.0
+        for some in _together(len(which), fan_in):
+            sigma, floor = _damped(self._mean(self.own.products, which[some]), DAMPING)
+            factor = torch.linalg.cholesky(sigma)
+            exact += float(torch.linalg.solve_triangular(factor, every[some], upper=False).square().sum())
+            # the trace of covariance^-1/2 sigma covariance^-1/2, the covariance being sigma + floor
+            width = fan_in - floor * torch.cholesky_inverse(factor).diagonal(dim1=1, dim2=2).sum(1)
+            apart += float((squares[some] * width).sum())
         return exact / apart if apart > 0 else 1.0
 
     def add_usage(self, rows: torch.Tensor, squares: torch.Tensor) -> None:
@@ -212,18 +226,19 @@ class Sums:
         """
         if self.own is None or self.pairs is None:
             return None
-        groups, fan_in = self.own.totals.shape
-        rows = weight.detach().T if self.transposed else weight.detach()
-        sigma = self._mean(self.own.products)
-        w = rows.reshape(groups, -1, fan_in).to(sigma.dtype)
-        pull = w @ (self._mean(self.pairs.products) - sigma)
-        factor = torch.linalg.cholesky(_damped(sigma, damping))
-        best = (w + torch.cholesky_solve(pull.mT, factor).mT).reshape(rows.shape)
-        return np.ascontiguousarray((best.T if self.transposed else best).float().cpu().numpy())
+        best = self._grouped(weight.detach()).to(_double(weight), copy=True)
+        for some in _together(len(best), best.shape[2]):
+            sigma = self._mean(self.own.products, some)
+            pull = best[some] @ self._mean(self.pairs.products, some).sub_(sigma)
+            factor = torch.linalg.cholesky(_damped(sigma, damping)[0])
+            best[some] += torch.cholesky_solve(pull.mT, factor).mT
+        best = best.reshape(self.parts, -1, best.shape[-1]).transpose(0, 1).reshape(self.rows, -1)
+        found = (best.T if self.transposed else best).float().cpu().numpy()
+        return np.ascontiguousarray(found).reshape(weight.shape)
 
-    def _mean(self, total: torch.Tensor) -> torch.Tensor:
-        counts = torch.tensor(self.seen, dtype=_double(total), device=total.device).clamp(min=1)
-        return total.to(counts.dtype) / counts.reshape(-1, *[1] * (total.dim() - 1))
+    def _mean(self, total: torch.Tensor, which: Any = slice(None)) -> torch.Tensor:
+        counts = torch.tensor(self.seen, dtype=_double(total), device=total.device).clamp(min=1)[which]
+        return total[which] / counts.reshape(-1, *[1] * (total.dim() - 1))
 
     def _covariance(self, products: torch.Tensor) -> npt.NDArray[np.float32]:
         """The mean of products, symmetric to the last bit."""
@@ -242,32 +257,47 @@ class Sums:
             fisher = usage
         if self.own is None:
             return Statistics(None, fisher, usage, count=self.calls, transposed=self.transposed)
-        whole = self.parts == 1
         return Statistics(
             self._covariance(self.own.products),
-            fisher.repeat(self.parts),
-            None if usage is None else usage.repeat(self.parts),
+            fisher,
+            usage,
             count=min(self.seen),
             transposed=self.transposed,
-            mean=_array(self._mean(self.own.totals)) if whole else None,
-            original_mean=_array(self._mean(self.pairs.totals)) if whole and self.pairs is not None else None,
+            parts=self.parts,
+            mean=_array(self._mean(self.own.totals)),
+            original_mean=None if self.pairs is None else _array(self._mean(self.pairs.totals)),
             coherence=self.coherence(),
         )
 
 
-def _damped(sigma: torch.Tensor, damping: float) -> torch.Tensor:
-    """Covariances (groups, n, n) with `damping` mean diagonals added to the diagonal, and a floor for dead groups."""
+def _damped(sigma: torch.Tensor, damping: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Covariances (groups, n, n), to whose diagonals `damping` mean diagonals were added, and a floor for dead groups;
+    and what that was, of every group. They are changed themselves: they may be large."""
     level = sigma.diagonal(dim1=1, dim2=2).mean(1)
     floor = damping * level + FLOOR * level.mean() + torch.finfo(sigma.dtype).tiny
-    found = sigma.clone()
-    found.diagonal(dim1=1, dim2=2).add_(floor[:, None])
-    return found
+    sigma.diagonal(dim1=1, dim2=2).add_(floor[:, None])
+    return sigma, floor
+
+
+def _together(groups: int, fan_in: int) -> Iterator[slice]:
+    """Groups whose covariances are worked on at once."""
+    each = max(1, AT_ONCE // fan_in**2)
+    return (slice(k, k + each) for k in range(0, groups, each))
 
 
 def _gram(x: torch.Tensor) -> torch.Tensor:
-    """x^T x of blocks (groups, inputs, fan_in): numpy knows that it is symmetric and does half the work."""
-    a = x.numpy()
-    return torch.from_numpy(a.transpose(0, 2, 1) @ a)
+    """x^T x of blocks (groups, inputs, fan_in), by panels: it is symmetric, and most of it is computed once.
+
+    Not by numpy, which would do half the work: its threads and those of torch wait for each other actively, and took
+    twice the time of one thread.
+    """
+    fan_in = x.shape[-1]
+    found, width = x.new_empty(len(x), fan_in, fan_in), max(LEAST_PANEL, -(-fan_in // PANELS))
+    for first in range(0, fan_in, width):
+        panel, behind = slice(first, first + width), slice(first + width, None)
+        found[:, first:, panel] = x[:, :, first:].mT @ x[:, :, panel]
+        found[:, panel, behind] = found[:, behind, panel].mT
+    return found
 
 
 def _double(tensor: torch.Tensor) -> Any:

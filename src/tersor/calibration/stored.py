@@ -16,6 +16,8 @@ from tersor.format.writer import explain
 
 PARTS = ("covariance", "fisher", "usage", "mean", "original_mean", "target")
 """The arrays of statistics."""
+FACTS = ("count", "transposed", "parts", "coherence")
+"""Numbers beside them."""
 _READING = threading.Lock()
 """numpy parses the headers of arrays as Python, which two threads cannot do at once in CPython 3.11: SystemError."""
 
@@ -36,7 +38,7 @@ class Stored(MutableMapping[str, Statistics]):
 
     def __setitem__(self, name: str, s: Statistics) -> None:
         arrays = {part: getattr(s, part) for part in PARTS if getattr(s, part) is not None}
-        facts = json.dumps({"count": s.count, "transposed": s.transposed, "coherence": s.coherence})
+        facts = json.dumps({name: getattr(s, name) for name in FACTS})
         try:
             self.folder.mkdir(exist_ok=True)
             file = f"{sum(1 for _ in self.folder.iterdir()):06d}.npz"

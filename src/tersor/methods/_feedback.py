@@ -10,13 +10,14 @@ the price of the level in the decision (CERWU: Conzelmann and Bamler 2025).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tersor import _core
+from tersor.calibration.layers import parts_of
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -65,33 +66,65 @@ class Solution(NamedTuple):
         weights *= self.row_steps[:, None]
         return weights
 
-    def joined(self, parts: int) -> Solution:
-        """The same of a matrix whose rows were taken apart, with rows that are whole again."""
-        rows = len(self.levels) // parts
-        return Solution(self.levels.reshape(rows, -1), self.row_steps[::parts], np.tile(self.column_steps, parts))
+
+def joined(parts: Sequence[Solution]) -> Solution:
+    """The solution of a matrix whose columns were taken apart; steps of rows are those of all parts."""
+    if len(parts) == 1:
+        return parts[0]
+    levels = np.concatenate([part.levels for part in parts], axis=1)
+    return Solution(levels, parts[0].row_steps, np.concatenate([part.column_steps for part in parts]))
 
 
-def damped(covariance: npt.NDArray[np.floating], damping: float) -> Doubles:
+def by_parts(matrix: Floats, covariance: Floats) -> Iterator[tuple[Floats, Floats]]:
+    """Columns of a matrix (rows, width) with the covariances (groups, n, n) of their inputs: all at once if n is the
+    width, or else n columns at a time, of which each part has one covariance."""
+    n = covariance.shape[1]
+    if n == matrix.shape[1]:
+        yield matrix, covariance
+        return
+    for k in range(len(covariance)):
+        yield np.ascontiguousarray(matrix[:, k * n : (k + 1) * n]), covariance[k : k + 1]
+
+
+def damped(covariance: npt.NDArray[np.floating], damping: float) -> Floats:
     """Covariances (groups, n, n) with a share of their mean diagonal added to it."""
     n = covariance.shape[1]
     level = np.trace(covariance, axis1=1, axis2=2, dtype=np.float64) / n
     floor = damping * level + GROUP_FLOOR * level.mean()
-    found = covariance.astype(np.float64)
-    found[:, range(n), range(n)] += np.maximum(floor, TINY)[:, None]
+    found = covariance.astype(np.float32)
+    found[:, range(n), range(n)] += np.maximum(floor, np.finfo(np.float32).tiny)[:, None]
     return found
 
 
-def cost(change: Floats, covariance: Doubles, fisher: Doubles) -> float:
-    """What a change of weights (rows, n) costs; see `solve`."""
+def strengths(covariance: Floats) -> Doubles:
+    """Diagonals (groups, n) of the Cholesky factors of covariances: the spread of inputs, those behind them known."""
     groups, n = covariance.shape[:2]
+    found = np.empty((groups, n))
+    for some in _slices(groups, n * n):
+        found[some] = np.diagonal(np.linalg.cholesky(covariance[some].astype(np.float64)), axis1=1, axis2=2)
+    return found
+
+
+def white(width: int) -> Floats:
+    """Covariances of inputs of which nothing is known."""
+    parts = parts_of(width)
+    return np.broadcast_to(np.eye(width // parts, dtype=np.float32), (parts, width // parts, width // parts))
+
+
+def cost(change: Floats, covariance: Floats, fisher: Doubles) -> float:
+    """What a change of weights (rows, width) costs; see `solve` and `by_parts`."""
+    groups, n = covariance.shape[:2]
+    if n < change.shape[1]:
+        return sum(cost(part, own, fisher) for part, own in by_parts(change, covariance))
     grouped, by_group, total = change.reshape(groups, -1, n), fisher.reshape(groups, -1), 0.0
+    sigma = covariance.astype(np.float64)
     for some in _slices(grouped.shape[1], groups * n):
         part = grouped[:, some].astype(np.float64)
-        total += float(by_group[:, some].reshape(-1) @ ((part @ covariance) * part).sum(2).reshape(-1))
+        total += float(by_group[:, some].reshape(-1) @ ((part @ sigma) * part).sum(2).reshape(-1))
     return total / 2
 
 
-def solve(weights: Floats, covariance: Doubles, fisher: Doubles, theta: float, how: Rounding) -> Solution:
+def solve(weights: Floats, covariance: Floats, fisher: Doubles, theta: float, how: Rounding) -> Solution:
     """Round `weights` (rows, n) at the water level `theta`: the cost of a weight, doubled, at high rate.
 
     `covariance` is damped, (groups, n, n); group g feeds the g-th part of the rows. `fisher` is (rows,), above zero.
@@ -145,7 +178,7 @@ class Prepared(NamedTuple):
 
 def prepare(
     weights: Floats,
-    covariance: Doubles,
+    covariance: Floats,
     fisher: Doubles,
     theta: float,
     how: Rounding,
@@ -168,7 +201,7 @@ def prepare(
     )
 
 
-def solve_on_grid(weights: Floats, covariance: Doubles, row_steps: Floats) -> Solution:
+def solve_on_grid(weights: Floats, covariance: Floats, row_steps: Floats) -> Solution:
     """Round `weights` (rows, n) to a grid for every row, with error feedback alone (GPTQ with ordered columns)."""
     order, (rows, n) = _order(covariance), weights.shape
     factor = _factor(covariance, order)
@@ -187,14 +220,14 @@ def _slices(rows: int, width: int) -> Iterator[slice]:
     return (slice(k, k + some) for k in range(0, rows, some))
 
 
-def _factor(covariance: Doubles, order: npt.NDArray[np.int64], fold: float = 0.0) -> Doubles:
+def _factor(covariance: Floats, order: npt.NDArray[np.int64], fold: float = 0.0) -> Doubles:
     """Cholesky factors of covariances with their columns in this order and the quadratic price on the diagonal."""
-    found = covariance[:, order[:, None], order]
+    found = covariance[:, order[:, None], order].astype(np.float64)
     found[:, range(len(order)), range(len(order))] += fold
-    return np.linalg.cholesky(found).astype(np.float64, copy=False)
+    return np.linalg.cholesky(found)
 
 
-def _order(covariance: Doubles) -> npt.NDArray[np.int64]:
+def _order(covariance: Floats) -> npt.NDArray[np.int64]:
     """Columns by rising strength of their inputs: they are rounded last to first."""
     return np.argsort(np.diagonal(covariance, axis1=1, axis2=2).mean(0), kind="stable")
 
@@ -218,8 +251,8 @@ def _targets(w: Floats, factor: Doubles, fold: float) -> Floats:
 def _steps(factor: Doubles, fisher: Doubles, theta: float, how: Rounding) -> tuple[Floats, Floats]:
     """Steps of rows and of columns, rounded to parts of octaves relative to the water level."""
     logs = np.log2(np.diagonal(factor, axis1=1, axis2=2))
-    level = logs.mean(1)
-    columns = _rounded(-(logs - level[:, None]).mean(0), how.column_steps)
+    level = logs.mean(1) - logs.mean()  # of groups: what they have in common is left to the columns
+    columns = _rounded(-logs.mean(0), how.column_steps)
     rows = _rounded(-0.5 * np.log2(fisher) - np.repeat(level, len(fisher) // len(factor)), how.row_steps)
     return (np.exp2(rows) * math.sqrt(12 * theta)).astype(np.float32), np.exp2(columns).astype(np.float32)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from tersor.methods._feedback import Doubles, Floats, Solution
+from tersor.methods._feedback import Floats, Solution
 from tersor.methods.gptq import BoundGptq, Gptq
 from tersor.methods.nearest import FARTHEST_LEVEL
 
@@ -51,14 +51,14 @@ class AdaRound(Gptq):
 class BoundAdaRound(BoundGptq):
     """`AdaRound` with statistics."""
 
-    def on_grid(self, matrix: Floats, covariance: Doubles, steps: Floats) -> Solution:
+    def on_grid(self, matrix: Floats, covariance: Floats, steps: Floats) -> Solution:
         """Levels of a matrix on the grids of its rows; `covariance` is damped."""
         s: AdaRound = self.settings
         return adaround(matrix, covariance, steps, s.iterations, s.rate, s.penalty)
 
 
 def adaround(
-    weights: Floats, covariance: Doubles, row_steps: Floats, iterations: int, rate: float, penalty: float
+    weights: Floats, covariance: Floats, row_steps: Floats, iterations: int, rate: float, penalty: float
 ) -> Solution:
     """Round `weights` (rows, n) up or down, for a small d^T covariance d of the error d of every row.
 

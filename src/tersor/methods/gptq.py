@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from tersor.calibration.layers import parts_of
 from tersor.format.dtypes import Bytes
-from tersor.methods._feedback import Doubles, Floats, Solution, damped, solve_on_grid
+from tersor.methods._feedback import Floats, Solution, by_parts, damped, joined, solve_on_grid, white
 from tersor.methods.second_order import Bound, FeedbackSample, matrix_of
 from tersor.ops.uniform import MAX_STEPS
 from tersor.sources import Unit
@@ -57,14 +56,11 @@ class BoundGptq(Bound):
         steps = _largest(matrix) * np.float32(math.sqrt(12 * price / math.log(2)))
         statistics = self.statistics.get(unit.name)
         known = None if statistics is None else statistics.covariance
-        if known is None:
-            known = np.eye(matrix.shape[1] // parts_of(matrix.shape[1]))[None]
-        n, parts = known.shape[1], matrix.shape[1] // known.shape[1]
-        covariance = damped(known, self.settings.damping)
-        found = self.on_grid(matrix.reshape(-1, n), covariance, _palette(steps).repeat(parts))
-        return found.joined(parts) if parts > 1 else found
+        covariance = white(matrix.shape[1]) if known is None else damped(known, self.settings.damping)
+        grids = _palette(steps)
+        return joined([self.on_grid(part, own, grids) for part, own in by_parts(matrix, covariance)])
 
-    def on_grid(self, matrix: Floats, covariance: Doubles, steps: Floats) -> Solution:
+    def on_grid(self, matrix: Floats, covariance: Floats, steps: Floats) -> Solution:
         """Levels of a matrix on the grids of its rows; `covariance` is damped."""
         return solve_on_grid(matrix, covariance, steps)
 

@@ -15,13 +15,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from tersor import _core
-from tersor.calibration.layers import parts_of
 from tersor.coders import Symbols, integer_type
 from tersor.coders.rans import Histogram
 from tersor.encoded import Distortion, Encoded, seal
 from tersor.format.dtypes import Bytes
 from tersor.methods import keep
-from tersor.methods._feedback import ROW_FLOOR, Doubles, Floats, Rounding, Solution, cost, damped, solve
+from tersor.methods._feedback import (
+    ROW_FLOOR,
+    Doubles,
+    Floats,
+    Rounding,
+    Solution,
+    by_parts,
+    cost,
+    damped,
+    joined,
+    solve,
+    strengths,
+    white,
+)
 from tersor.methods.nearest import LARGEST, Nearest, kernel_size, to_float32
 from tersor.ops.uniform2d import Scales, encode_step
 from tersor.sources import Unit
@@ -79,14 +91,14 @@ class SecondOrder:
 class Problem(NamedTuple):
     """What a change of a unit's weights costs."""
 
-    covariance: Doubles  # (groups, n, n), damped
-    fisher: Doubles  # (rows,), damped; of rows that are taken apart, of every part
+    covariance: Floats  # (groups, n, n), damped; see `by_parts`
+    fisher: Doubles  # (rows,), damped
     transposed: bool
 
     @property
     def precision(self) -> float:
         """Mean over weights of the logarithm of what a squared change costs, given the best feedback."""
-        logs = np.log(np.maximum(np.diagonal(np.linalg.cholesky(self.covariance), axis1=1, axis2=2), 1e-150))
+        logs = np.log(np.maximum(strengths(self.covariance), 1e-150))
         fisher = np.maximum(self.fisher, max(self.fisher.mean() * ROW_FLOOR, 1e-300))
         return float(2 * logs.mean() + np.log(fisher).mean())
 
@@ -126,7 +138,8 @@ class Bound:
         for s in self.statistics.values():
             if s.covariance is not None and s.covariance.any() and s.fisher.any():
                 problem = self._known(s, s.covariance.shape[1])
-                known.append(math.log(problem.fisher.size * problem.covariance.shape[1]) + problem.precision)
+                count = problem.fisher.size * problem.covariance.shape[1] * s.parts
+                known.append(math.log(count) + problem.precision)
         return float(np.median(known)) if known else 0.0
 
     def quantizes(self, unit: Unit) -> bool:
@@ -138,11 +151,11 @@ class Bound:
         if float(np.abs(to_float32(data, unit.dtype)).max()) > LARGEST:
             return None
         problem = self._problem(unit)
-        matrix = matrix_of(unit, data, problem.transposed).reshape(len(problem.fisher), -1)
+        matrix = matrix_of(unit, data, problem.transposed)
         chosen = np.unique(np.linspace(0, len(matrix) - 1, max(1, budget // matrix.shape[1])).astype(np.int64))
-        factor = np.diagonal(np.linalg.cholesky(problem.covariance), axis1=1, axis2=2)
-        group = chosen // (len(matrix) // len(factor))
-        scaled = matrix[chosen] * np.sqrt(problem.fisher[chosen])[:, None] * factor[group]
+        strong = strengths(problem.covariance).reshape(-1, matrix.shape[1])
+        group = chosen // (len(matrix) // len(strong))
+        scaled = matrix[chosen] * np.sqrt(problem.fisher[chosen])[:, None] * strong[group]
         scaled /= self.coarser.get(unit.name, 1.0)
         return FeedbackSample(scaled.astype(np.float32), unit.count)
 
@@ -177,10 +190,8 @@ class Bound:
 
     def round(self, matrix: Floats, problem: Problem, theta: float) -> Solution:
         """Levels and steps of a matrix at a water level."""
-        parts = len(problem.fisher) // len(matrix)
-        apart = matrix.reshape(len(problem.fisher), -1)
-        found = solve(apart, problem.covariance, problem.fisher, theta, self.settings.rounding)
-        return found.joined(parts) if parts > 1 else found
+        apart = by_parts(matrix, problem.covariance)
+        return joined([solve(part, own, problem.fisher, theta, self.settings.rounding) for part, own in apart])
 
     def rebuilt(self, unit: Unit, data: Bytes, price: float) -> Floats:
         """The weights that a file would give at a price, in the unit's shape, as float32."""
@@ -208,12 +219,11 @@ class Bound:
         s = self.statistics.get(unit.name)
         if s is not None and _says_something(s):
             return self._known(s, unit.count // unit.shape[0])
-        rows, n = unit.shape[0], unit.count // unit.shape[0]
+        rows, width = unit.shape[0], unit.count // unit.shape[0]
         if s is not None and s.covariance is not None and s.covariance.any():
             problem = Problem(damped(s.covariance, self.settings.damping), np.ones(s.fisher.size), s.transposed)
         else:
-            parts = parts_of(n)
-            problem = Problem(np.eye(n // parts)[None], np.ones(rows * parts), False)
+            problem = Problem(white(width), np.ones(rows), False)
         level = math.exp(self.typical - math.log(unit.count) - problem.precision)
         return problem._replace(fisher=problem.fisher * level)
 
@@ -222,7 +232,7 @@ class Bound:
         if s.usage is not None and s.usage.any():
             usage = self.settings.embedding * (s.usage + self.settings.rare * s.usage[s.usage > 0].mean())
         if s.covariance is None:
-            return Problem(np.eye(width)[None], usage, False)
+            return Problem(white(width), usage, False)
         level = np.trace(s.covariance, axis1=1, axis2=2).mean() / s.covariance.shape[1]
         # a table may be looked up and multiplied by as well
         fisher = s.fisher * s.coherence**self.settings.coherence

@@ -49,7 +49,7 @@ class BoundTrellis(Bound):
 
     def round(self, matrix: Floats, problem: Problem, theta: float) -> Solution:
         """Levels and steps of a matrix at a water level."""
-        if problem.transposed or len(problem.fisher) > len(matrix):
+        if problem.transposed or problem.covariance.shape[1] < matrix.shape[1]:
             return super().round(matrix, problem, theta)
         how = self.settings.rounding
         return solve_trellis(matrix, problem.covariance, problem.fisher, theta, how, self.settings.spacing)
@@ -57,7 +57,7 @@ class BoundTrellis(Bound):
 
 def solve_trellis(
     weights: Floats,
-    covariance: Doubles,
+    covariance: Floats,
     fisher: Doubles,
     theta: float,
     how: Rounding,
