@@ -3,11 +3,11 @@
     python -m benchmarks.second_order [--ingredients] [--missing] [--method NAME ...] [NETWORK ...]
 
 At 2, 3 and 4 bits a weight of the whole file: the recipe, the recipe with method trellis, method gptq, method nearest,
-and NNCodec with its trellis and opt_qp at several quantization parameters. Every row is of weights decoded from a file, on data that calibration never
-saw; `other` is the divergence on inputs of another domain, `same` on what those are compared with: calibration inputs
-that were not used. At 3 bits, the recipe also with every second batch of the other domain among its inputs; `other` is
-of the other batches then. With --ingredients, the recipe at 3 bits, or at 2 (part ingredients-NETWORK): each left out
-in turn.
+and NNCodec with its trellis and opt_qp at several quantization parameters. Every row is of weights decoded from a file,
+on data that calibration never saw; `other` is the divergence on inputs of another domain, `same` on what those are
+compared with: calibration inputs that were not used. At 3 bits, the recipe also with every second batch of the other
+domain among its inputs; `other` is of the other batches then. With --ingredients, the recipe at 3 bits, or at 2 (part
+ingredients-NETWORK): each left out in turn.
 
 Statistics of the original network are the same for all rows of a network and are made once; their time counts in
 every row. A row replaces the one of its method and size; with --missing, only those run that are not there.

@@ -15,7 +15,7 @@ IN_FLIGHT = 128 * 2**20
 """Bytes of units being worked on at once; a single larger one is taken alone."""
 
 LARGE = 2**22
-"""Bytes of a unit, what was needed for which is given back to the system before the next."""
+"""Bytes of a unit beyond which what it needed is given back to the system before the next."""
 
 
 def for_each(work: Callable[[Unit], T], units: Sequence[Unit], workers: int, done: Callable[[int], None]) -> list[T]:

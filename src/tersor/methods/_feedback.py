@@ -224,7 +224,7 @@ def _factor(covariance: Floats, order: npt.NDArray[np.int64], fold: float = 0.0)
     """Cholesky factors of covariances with their columns in this order and the quadratic price on the diagonal."""
     found = covariance[:, order[:, None], order].astype(np.float64)
     found[:, range(len(order)), range(len(order))] += fold
-    return np.linalg.cholesky(found)
+    return np.linalg.cholesky(found).astype(np.float64, copy=False)
 
 
 def _order(covariance: Floats) -> npt.NDArray[np.int64]:
