@@ -29,9 +29,8 @@ and batch norms take 15 % of its file at 3 bits, by nearest as well; how much is
 2.6 to 2.9 times as much as on docstrings, nearest 1.1 times: less than nearest all the same.",
     "crnn": "On light letters it loses 1.4 to 5.6 times as much as on dark ones: less than nearest at every size.",
     "crepe_full": "Run at 3 bits, and balanced at 2; not beside NNCodec: a row takes five minutes of a core.",
-    "crepe_tiny": "Files undercut NNCodec's by less than 30 %, and gptq is near at 2 bits. Up to a fifth of the \
-error comes of one covariance for both halves of its widest layers, and for positions that matter unequally \
-(docs/decisions/0019); the rest is not known. Small tensors are not it, at most 2 % of the file.",
+    "crepe_tiny": "At fine steps it misses 40 % below NNCodec. A tenth of the error may come of positions that matter \
+unequally (docs/decisions/0019); the rest is not known. Small tensors are not it, at most 2 % of the file.",
 }
 """Where goals are missed, and why as far as it is known."""
 WORTH = """The recipe with each of its ingredients left out, or other than it is. Where a row is the same in all \

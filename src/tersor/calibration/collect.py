@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tersor.calibration.statistics import Statistics
 from tersor.errors import CalibrationError
 from tersor.evaluate.measures import Kind, draw, kind_of
-from tersor.memory import trim
+from tersor.memory import trim, trim_after
 from tersor.sources.running import Sample, evaluating, mask_of, moved, on_device
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def collect(
 
     if not samples:
         raise CalibrationError("there are no samples", remedy="give at least one batch of model inputs")
+    trim()
     module = on_device(model.module, device)
     parameters = dict(module.named_parameters())
     generator = torch.Generator().manual_seed(seed)
@@ -86,7 +87,7 @@ def collect(
             del result
             outputs += _backward(recorder, results, kind, generator, where) if gradients else 1
             del results
-            trim()
+            trim_after(number)
     notes = _notes(recorder, parameters, gradients)
     found = dict[str, Statistics]() if into is None else into
     for name in list(recorder.sums):

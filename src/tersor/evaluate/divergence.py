@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tersor.errors import CalibrationError, MismatchError, SettingError
 from tersor.evaluate.measures import Kind, divergence, kind_of, rows
-from tersor.memory import trim
+from tersor.memory import trim_after
 from tersor.sources.model import Model, current_folder_importable, python_object
 from tersor.sources.running import Sample, evaluating, moved, on_device
 
@@ -86,7 +86,7 @@ class Evaluator:
 
     def _run(self, module: torch.nn.Module, number: int) -> tuple[Any, torch.Tensor]:
         sample = self._samples[number]
-        trim()  # what the run before left
+        trim_after(number)
         with evaluating(module):
             result = self.model.run(sample, module, f"sample {number}")
             return result, self.model.outputs(result, sample)[0]

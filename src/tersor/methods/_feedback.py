@@ -101,8 +101,16 @@ def strengths(covariance: Floats) -> Doubles:
     groups, n = covariance.shape[:2]
     found = np.empty((groups, n))
     for some in _slices(groups, n * n):
-        found[some] = np.diagonal(np.linalg.cholesky(covariance[some].astype(np.float64)), axis1=1, axis2=2)
+        found[some] = np.diagonal(_cholesky(covariance[some].astype(np.float64)), axis1=1, axis2=2)
     return found
+
+
+def _cholesky(matrices: Doubles) -> Doubles:
+    """Factors of matrices (groups, n, n): like all products here torch's, for numpy has threads of its own, and those
+    of both wait for each other actively."""
+    import torch
+
+    return torch.linalg.cholesky(torch.from_numpy(matrices)).contiguous().numpy()
 
 
 def white(width: int) -> Floats:
@@ -116,11 +124,13 @@ def cost(change: Floats, covariance: Floats, fisher: Doubles) -> float:
     groups, n = covariance.shape[:2]
     if n < change.shape[1]:
         return sum(cost(part, own, fisher) for part, own in by_parts(change, covariance))
+    import torch
+
     grouped, by_group, total = change.reshape(groups, -1, n), fisher.reshape(groups, -1), 0.0
-    sigma = covariance.astype(np.float64)
+    sigma = torch.from_numpy(covariance.astype(np.float64))
     for some in _slices(grouped.shape[1], groups * n):
-        part = grouped[:, some].astype(np.float64)
-        total += float(by_group[:, some].reshape(-1) @ ((part @ sigma) * part).sum(2).reshape(-1))
+        part = torch.from_numpy(grouped[:, some].astype(np.float64))
+        total += float(((part @ sigma).mul_(part).sum(2) * torch.from_numpy(by_group[:, some])).sum())
     return total / 2
 
 
@@ -224,7 +234,7 @@ def _factor(covariance: Floats, order: npt.NDArray[np.int64], fold: float = 0.0)
     """Cholesky factors of covariances with their columns in this order and the quadratic price on the diagonal."""
     found = covariance[:, order[:, None], order].astype(np.float64)
     found[:, range(len(order)), range(len(order))] += fold
-    return np.linalg.cholesky(found).astype(np.float64, copy=False)
+    return _cholesky(found)
 
 
 def _order(covariance: Floats) -> npt.NDArray[np.int64]:
@@ -236,15 +246,14 @@ def _targets(w: Floats, factor: Doubles, fold: float) -> Floats:
     """W' L' with W' = W A (A + fold I)^-1: what the weights become if the quadratic price is paid in advance."""
     import torch
 
-    grouped = w.reshape(len(factor), -1, w.shape[1])
+    grouped, lower = w.reshape(len(factor), -1, w.shape[1]), torch.from_numpy(factor)
     targets = np.empty_like(grouped)
     for some in _slices(grouped.shape[1], len(factor) * w.shape[1]):
-        part = grouped[:, some].astype(np.float64)
-        found = part @ factor
+        part = torch.from_numpy(grouped[:, some].astype(np.float64))
+        found = part @ lower
         if fold > 0:  # A L'^-T = L' - fold L'^-T
-            solved = torch.linalg.solve_triangular(torch.from_numpy(factor), torch.from_numpy(part).mT, upper=False)
-            found -= fold * solved.mT.numpy()
-        targets[:, some] = found
+            found -= fold * torch.linalg.solve_triangular(lower, part.mT, upper=False).mT
+        targets[:, some] = found.numpy()
     return targets.reshape(w.shape)
 
 
