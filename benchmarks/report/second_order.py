@@ -22,13 +22,15 @@ yet what was learned of clothes gains less.",
     "vit_fashion": "On digits and photos it loses 6 to 13 times as much as on clothes: less than nearest there too, \
 yet what was learned of clothes gains less.",
     "efficientnet_lite0": "Stamps are classes that none of the 20 photos of calibration shows, and what they lose is \
-chance: at 3 bits 0.72, more than nearest's 0.52, where the version before had 0.32 at the same loss on photos.",
+chance: at 3 bits 0.72, more than nearest's 0.52, where the version before had 0.32 at the same loss on photos. With \
+half of the stamps among the inputs: 0.33 on the others.",
     "mobilenet_fashion": "At 3 bits it misses three times below nearest, and at fine steps 40 % below NNCodec. Biases \
 and batch norms take 15 % of its file at 3 bits, by nearest as well; how much is chance is not known.",
     "minilm": "NNCodec's files are undercut by 36 % where least is lost, by 40 to 52 % elsewhere. On prose it loses \
 2.6 to 2.9 times as much as on docstrings, nearest 1.1 times: less than nearest all the same.",
     "crnn": "On light letters it loses 1.4 to 5.6 times as much as on dark ones: less than nearest at every size.",
-    "crepe_full": "Run at 3 bits, and balanced at 2; not beside NNCodec: a row takes five minutes of a core.",
+    "crepe_full": "Run at 3 bits, and balanced at 2, before parts had covariances of their own (docs/decisions/0027). \
+Beside NNCodec see its quality against bytes.",
     "crepe_tiny": "At fine steps it misses 40 % below NNCodec. A tenth of the error may come of positions that matter \
 unequally (docs/decisions/0019); the rest is not known. Small tensors are not it, at most 2 % of the file.",
 }
