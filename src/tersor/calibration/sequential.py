@@ -21,7 +21,7 @@ from tersor.calibration.samples import batch_length, part_of
 from tersor.calibration.shelf import Shelf
 from tersor.calibration.statistics import Statistics, Sums
 from tersor.errors import CalibrationError
-from tersor.memory import trim
+from tersor.memory import trim, trim_after
 from tersor.sources.model import Model
 from tersor.sources.running import Sample, evaluating, mask_of, moved
 
@@ -125,6 +125,7 @@ class _Run:
                 self.model.run(sample, self.module, f"sample {number}")
             if not flows:
                 raise CalibrationError("the block gets no tensor", where=f"block {names[0]!r}")
+            trim_after(number)
             self.old.append(flows[0])
             if stop:  # all samples pass as the first one does
                 self.calls.append(dict(self.calls[0]))
