@@ -9,7 +9,6 @@ both cores.
 """
 
 import json
-import re
 import resource
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks.common import Results, Table
+from benchmarks.peers._peer import megabytes
 
 NETWORKS = {"efficientnet_lite0": 4.0, "resnet18_fashion": 32 / 12, "smollm2": 4.0}
 """Bits a weight."""
@@ -50,11 +50,6 @@ def measure(blocks: int) -> dict[str, float]:
     }
 
 
-def peak() -> int:
-    """Largest resident memory since it was last asked to begin anew, in KiB."""
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
-
-
 def real(name: str) -> dict[str, float]:
     """One compression of a real network, from batches; the peak of all memory of the process meanwhile."""
     from benchmarks.calibrated import COUNT, TASKS
@@ -73,7 +68,7 @@ def real(name: str) -> dict[str, float]:
         "file_bytes": report.file_bytes,
         "cpu": time.process_time() - cpu,
         "seconds": time.monotonic() - start,
-        "peak_mib": peak() / 1024,
+        "peak_mib": megabytes("VmHWM") * 1e6 / 2**20,
         "model_mib": report.weights * 4 / 2**20,
     }
 

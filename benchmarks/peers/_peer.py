@@ -55,12 +55,13 @@ def measured(call: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
     """What the call gives; its CPU seconds, and its peak memory in MB beyond what the process held before."""
     ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back first, or it would be taken again unseen
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, start = _megabytes("VmRSS"), time.process_time()
+    before, start = megabytes("VmRSS"), time.process_time()
     out = call()
-    return out, {"seconds": time.process_time() - start, "megabytes": _megabytes("VmHWM") - before}
+    return out, {"seconds": time.process_time() - start, "megabytes": megabytes("VmHWM") - before}
 
 
-def _megabytes(key: str) -> float:
+def megabytes(key: str) -> float:
+    """What the system says of this process's memory: VmRSS now, VmHWM at its peak."""
     found = re.search(key + r":\s+(\d+)", Path("/proc/self/status").read_text())
     return int(found[1]) * 1024 / 1e6 if found else math.nan
 
