@@ -52,6 +52,7 @@ INGREDIENTS: dict[str, Any] = {
     "no quadratic term": SecondOrder(quadratic=0.0),
     "no water-filling of columns": SecondOrder(column_steps=0.0),
     "one step for all rows of a layer": SecondOrder(row_steps=0.0),
+    "rows apart": SecondOrder(coupling=0.0),
     "no classes": SecondOrder(classes=0),
     "one pass": SecondOrder(passes=1),
     "defaults, no tuning on held-out samples": SecondOrder(tune=False),

@@ -131,6 +131,9 @@ def feedback_round(
     column_class: npt.NDArray[np.uint8],
     bits: npt.NDArray[np.float32],
     quadratic: float,
+    row_factor: npt.NDArray[np.float32],
+    spared: npt.NDArray[np.float32],
+    errors: npt.NDArray[np.float32],
     levels: npt.NDArray[np.int32],
 ) -> None: ...
 def feedback_count(

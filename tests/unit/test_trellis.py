@@ -10,7 +10,7 @@ import pytest
 
 from tersor import _core
 from tersor.coders import Symbols, integer_type
-from tersor.methods._feedback import Rounding, damped, solve
+from tersor.methods._feedback import Rounding, apart, damped, solve
 from tersor.methods.trellis import solve_trellis
 
 NEXT = [(0, 2), (7, 5), (1, 3), (6, 4), (2, 0), (5, 7), (3, 1), (4, 6)]
@@ -138,7 +138,7 @@ def test_fewer_bits_for_the_same_loss(bits: float, least: float) -> None:
             if spacing:
                 s = solve_trellis(weights, covariance, fisher, theta, Rounding(), spacing)
             else:
-                s = solve(weights, covariance, fisher, theta, Rounding())
+                s = solve(weights, covariance, fisher, theta, Rounding(), apart(len(weights)))
             spread = np.abs(weights).mean() / s.row_steps[:, None] / s.column_steps
             points.append((entropy(s.levels, spread), np.log(loss(weights, s.weights(), covariance, fisher))))
         points.sort()

@@ -1,4 +1,4 @@
-"""Batches so small that what a model keeps of one, for the way back, takes no more memory than the model itself."""
+"""Batches so small that what a model keeps of one, for the way back, takes no more memory than half of its weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUTPUTS = 6
 
 
 def within_memory(model: Model, samples: Samples, device: str | None = None) -> Samples:
-    """The samples, in batches of fewer inputs where those at hand would take more than the weights and `ROOM` do.
+    """The samples, in batches of fewer inputs where those at hand would take more than half of the weights, and `ROOM`.
 
     What an input takes is measured on the first one. Batches whose tensors have no common first dimension stay whole.
     """
@@ -29,7 +29,7 @@ def within_memory(model: Model, samples: Samples, device: str | None = None) -> 
     module = on_device(model.module, device)
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
     inputs = moved(part_of(first, slice(0, 1)), next(module.parameters()).device)
-    most = max(1, max(ROOM, weights) // max(1, _kept(model, module, inputs)))
+    most = max(1, max(ROOM, weights // 2) // max(1, _kept(model, module, inputs)))
 
     def divided(batches: list[Sample]) -> list[Sample]:
         return [

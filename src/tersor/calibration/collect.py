@@ -80,6 +80,7 @@ def collect(
             inputs = moved(sample, next(iter(parameters.values())).device) if parameters else sample
             recorder.mask = mask_of(inputs)
             recorder.closely = number % spread == 0
+            recorder.half = number % 2
             with recorder:
                 result = model.run(inputs, module, where)
             results = model.outputs(result, inputs)

@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from tersor.calibration.coupling import most_together, some_of
 from tersor.calibration.layers import convolution_rows, enough_rows, linear_rows, parts_of
 from tersor.calibration.recurrent import gru, gru_gates, lstm, lstm_gates
 from tersor.calibration.statistics import Inputs, Sums
@@ -47,6 +48,8 @@ class Recorder(TorchFunctionMode):
         self.mask: torch.Tensor | None = None
         self.closely = False
         """Whether gradients of weights are kept too, to find out how coherent positions are."""
+        self.half = 0
+        """Which half of the samples is run."""
         self.outputs: list[tuple[str, torch.Tensor]] = []
         """Outputs of layers in `remember`, for gradients by other ways than `backward`."""
         self.remember: set[str] | None = set()
@@ -60,6 +63,7 @@ class Recorder(TorchFunctionMode):
             self.names.setdefault(id(parameter), name)
         self._alive = list(parameters.values())  # so that no other object gets the identity of one of them
         self._samples = max(1, samples)
+        self._together = most_together(parameters.values())
         self.generator = generator
         self._latest: tuple[torch.Tensor, Any, Inputs | None] | None = None
         # functions, not methods of this object: what holds itself is freed late, and with it the sums of whole blocks
@@ -158,11 +162,13 @@ class Recorder(TorchFunctionMode):
         sums.calls += 1
         if not (self.gradients and output.requires_grad):
             return
-        others = [d for d in range(output.dim()) if d != channel % output.dim()]
+        together, positions = self._together, self._most(self._together)
+        generator, half = self.generator, self.half
 
-        def add(gradient: torch.Tensor) -> None:
-            squares = gradient.detach().float().square()
-            sums.add_gradient(squares.sum(others) if others else squares, part)
+        def add(gradient: torch.Tensor) -> None:  # holds nothing that holds the output: it would be freed late
+            rows = gradient.detach().float().movedim(channel, 0).reshape(gradient.shape[channel], -1)
+            sums.add_gradient(rows.square().sum(1), part)
+            sums.add_outer(some_of(rows, positions, generator), part, half, together)
 
         output.register_hook(add)
         if self.remember is None or name in self.remember:

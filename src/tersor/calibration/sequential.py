@@ -238,7 +238,13 @@ class _Run:
             return original
         found = sums.finish(1)
         target = sums.target(self.parameters[name], self.damping)
-        return replace(found, fisher=original.fisher, coherence=original.coherence, target=target)
+        return replace(
+            found,
+            fisher=original.fisher,
+            coupling=original.coupling,
+            coherence=original.coherence,
+            target=target,
+        )
 
     def _compress_all(self, recorder: Recorder) -> None:
         """Compress the units that were recorded; their sums are freed one after another."""

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tersor.calibration.coupling import Outer, together
+
 FEW_ROWS, FEW_WEIGHTS = 16, 8192
 """Of so many rows, or weights if rows are short, gradients are kept."""
 DAMPING, FLOOR = 1e-2, 1e-4
@@ -27,7 +29,7 @@ class Statistics:
     """What is known of one tensor of weights w, seen as rows (outputs) of `fan_in` inputs each.
 
     If the weights of row i change by dw_i, the divergence of the model's output grows by about
-    sum_i fisher_i * (dw_i^T covariance dw_i) / 2, plus sum_v usage_v * |dw_v|^2 / 2 for the rows of an embedding.
+    sum_ik coupling_ik * (dw_i^T covariance dw_k) / 2, plus sum_v usage_v * |dw_v|^2 / 2 for the rows of an embedding.
     The unit is the same for all layers: mean divergence of an output row (a sample, or a token of a language model).
     Inputs of layers that have very many are taken apart: `fan_in` is the width of a part, each has a covariance of its
     own, and what they have in common is left out.
@@ -55,6 +57,9 @@ class Statistics:
     """The same in the original model, where statistics are those of a compressed prefix; else None."""
     parts: int = 1
     """That the inputs are taken apart into."""
+    coupling: npt.NDArray[np.float32] | None = None
+    """(blocks, n, n), Fisher information between rows that are neighbours, `fisher` on its diagonal; between rows of
+    different blocks there is none. None where no more than the diagonal is known."""
     coherence: float = 1.0
     """What `fisher` is to be multiplied with because positions agree: see `Sums.coherence`. Noisy where it is large."""
 
@@ -122,6 +127,7 @@ class Sums:
     seen: list[int] = field(default_factory=list[int])
     """Inputs, by group."""
     fisher: torch.Tensor | None = None
+    outer: Outer | None = None
     usage: torch.Tensor | None = None
     transposed: bool = False
     looked_up: bool = False
@@ -156,6 +162,14 @@ class Sums:
             if self.squares is None:
                 self.squares = torch.zeros_like(self.fisher)
             self.squares[part] += squares
+
+    def add_outer(self, gradient: torch.Tensor, part: slice, half: int, most: int) -> None:
+        """Add output gradients (rows, positions) of some of the rows, from one half of the samples, `most` together."""
+        if self.outer is None:
+            size = together(self.rows * self.parts // max(1, len(self.seen)), most)
+            self.outer = Outer(self.rows, size, gradient)
+        if self.outer.size > 1:
+            self.outer.add(gradient, part.indices(self.rows)[0], half)
 
     def leaf(self, weight: torch.Tensor) -> torch.Tensor:
         """A stand-in for the weights whose gradient `take_gradient` takes, as soon as it is known: of all layers
@@ -266,6 +280,7 @@ class Sums:
             parts=self.parts,
             mean=_array(self._mean(self.own.totals)),
             original_mean=None if self.pairs is None else _array(self._mean(self.pairs.totals)),
+            coupling=None if self.outer is None else self.outer.finish(fisher),
             coherence=self.coherence(),
         )
 

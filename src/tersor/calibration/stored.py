@@ -14,7 +14,7 @@ from tersor.calibration.statistics import Statistics
 from tersor.errors import OutputError
 from tersor.format.writer import explain
 
-PARTS = ("covariance", "fisher", "usage", "mean", "original_mean", "target")
+PARTS = ("covariance", "fisher", "usage", "mean", "original_mean", "target", "coupling")
 """The arrays of statistics."""
 FACTS = ("count", "transposed", "parts", "coherence")
 """Numbers beside them."""

@@ -14,21 +14,27 @@ namespace {
 
 void feedback_round(Array<float, nb::ndim<2>> residual, Array<const float, nb::ndim<3>> factor, Floats row_step,
                     Floats column_step, Floats row_weight, Classes row_class, Classes column_class, Matrix bits,
-                    float quadratic, Array<int32_t, nb::ndim<2>> levels) {
+                    float quadratic, Matrix row_factor, Array<const float, nb::ndim<3>> spared,
+                    Array<float, nb::ndim<2>> errors, Array<int32_t, nb::ndim<2>> levels) {
     size_t rows = residual.shape(0), columns = residual.shape(1), groups = factor.shape(0);
     if (groups == 0 || rows % groups || factor.shape(1) != columns || factor.shape(2) != columns ||
         levels.shape(0) != rows || levels.shape(1) != columns || row_step.size() != rows || row_weight.size() != rows ||
         row_class.size() != rows || column_step.size() != columns || column_class.size() != columns ||
-        bits.shape(1) % 2 != 1 || columns > UINT32_MAX)
+        bits.shape(1) % 2 != 1 || columns > UINT32_MAX ||
+        row_factor.shape(0) != rows ||
+        (row_factor.shape(1) > 1 &&
+         (spared.shape(0) != groups || spared.shape(1) != columns || spared.shape(2) != columns ||
+          errors.shape(0) != rows || errors.shape(1) != columns)))
         throw StreamError("argument");
     if (rows == 0 || columns == 0) return;
     nb::gil_scoped_release release;
-    std::unique_ptr<float[]> scratch(new float[TSR_LANES * (columns + TSR_PANEL)]);
+    std::unique_ptr<float[]> scratch(new float[TSR_LANES * (3 * columns + TSR_PANEL)]);
     tsr_feedback problem = {static_cast<uint32_t>(columns), rows / groups, factor.data(), column_step.data(),
                             column_class.data(), bits.data(), static_cast<uint32_t>(bits.shape(0)),
-                            static_cast<int32_t>(bits.shape(1) / 2), quadratic};
+                            static_cast<int32_t>(bits.shape(1) / 2), quadratic, row_factor.shape(1),
+                            row_factor.data(), spared.data()};
     check(tsr_feedback_round(&problem, rows, residual.data(), row_step.data(), row_weight.data(), row_class.data(),
-                             levels.data(), scratch.get()));
+                             errors.data(), levels.data(), scratch.get()));
 }
 
 void feedback_count(Array<const int32_t, nb::ndim<2>> levels, Classes row_class, Classes column_class,
@@ -46,7 +52,7 @@ void feedback_count(Array<const int32_t, nb::ndim<2>> levels, Classes row_class,
 void bind_feedback(nb::module_ &m) {
     using namespace nb::literals;
     m.def("feedback_round", &feedback_round, "residual"_a, "factor"_a, "row_step"_a, "column_step"_a, "row_weight"_a,
-          "row_class"_a, "column_class"_a, "bits"_a, "quadratic"_a, "levels"_a);
+          "row_class"_a, "column_class"_a, "bits"_a, "quadratic"_a, "row_factor"_a, "spared"_a, "errors"_a, "levels"_a);
     m.def("feedback_count", &feedback_count, "levels"_a, "row_class"_a, "column_class"_a, "counts"_a);
 }
 

@@ -1,10 +1,11 @@
 """Second-order rounding of one matrix of weights: steps, prices of levels, error feedback; arrays in, arrays out.
 
-A change D of the weights costs 1/2 sum_i G_i d_i^T A d_i, A the covariance of the inputs, G the Fisher information of
-the outputs. With A = L L^T, reverse water-filling makes the step of row i and column j proportional to
-1 / (sqrt(G_i) L_jj), by the same constant in every layer (WaterSIC, arXiv 2603.04956). Columns are rounded one after
+A change D of the weights costs 1/2 tr(G D A D^T), A the covariance of the inputs, G the Fisher information of the
+outputs. With A = L L^T and G = M M^T, reverse water-filling makes the step of row i and column j proportional to
+1 / (M_ii L_jj), by the same constant in every layer (WaterSIC, arXiv 2603.04956). Columns are rounded one after
 another, those of strong inputs first, and the error of each is fed to those that follow (GPTQ, arXiv 2210.17323), with
-the price of the level in the decision (CERWU: Conzelmann and Bamler 2025).
+the price of the level in the decision (CERWU: Conzelmann and Bamler 2025). So are the rows of a column, where it is
+known what outputs have in common (as in YAQA, arXiv 2505.22988).
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ GROUP_FLOOR = 1e-4
 ROW_FLOOR = 1e-2
 """Rows count at least this share of the mean row: Fisher information of few samples is noisy."""
 TINY = 1e-300
+UNCOUPLED = (np.empty((0, 0, 0), np.float32), np.empty((0, 0), np.float32))
+"""What stands for `Prepared.spared` where rows have nothing in common."""
 
 
 class Rounding(NamedTuple):
@@ -119,13 +122,32 @@ def white(width: int) -> Floats:
     return np.broadcast_to(np.eye(width // parts, dtype=np.float32), (parts, width // parts, width // parts))
 
 
-def cost(change: Floats, covariance: Floats, fisher: Doubles) -> float:
+def apart(rows: int) -> Floats:
+    """The row factor of rows that have nothing in common."""
+    return np.ones((rows, 1), np.float32)
+
+
+def factored(coupling: npt.NDArray[np.floating], fisher: Doubles) -> tuple[Doubles, Floats]:
+    """M_ii^2 (rows,), and M_ki / M_ii as (rows, n), of G = M M^T: `coupling` (blocks, n, n), on its diagonal `fisher`
+    (rows,)."""
+    matrices = coupling.astype(np.float64)
+    n = matrices.shape[1]
+    matrices[:, range(n), range(n)] = fisher.reshape(-1, n)
+    factor = _cholesky(matrices)
+    own = np.diagonal(factor, axis1=1, axis2=2)
+    return np.square(own).reshape(-1), (factor / own[:, None]).astype(np.float32).reshape(-1, n)
+
+
+def cost(change: Floats, covariance: Floats, fisher: Doubles, row_factor: Floats) -> float:
     """What a change of weights (rows, width) costs; see `solve` and `by_parts`."""
     groups, n = covariance.shape[:2]
     if n < change.shape[1]:
-        return sum(cost(part, own, fisher) for part, own in by_parts(change, covariance))
+        return sum(cost(part, own, fisher, row_factor) for part, own in by_parts(change, covariance))
     import torch
 
+    if (coupled := row_factor.shape[1]) > 1:
+        factor = torch.from_numpy(row_factor.reshape(-1, coupled, coupled))
+        change = (factor.mT @ torch.from_numpy(change.reshape(-1, coupled, n))).reshape(change.shape).numpy()
     grouped, by_group, total = change.reshape(groups, -1, n), fisher.reshape(groups, -1), 0.0
     sigma = torch.from_numpy(covariance.astype(np.float64))
     for some in _slices(grouped.shape[1], groups * n):
@@ -134,22 +156,37 @@ def cost(change: Floats, covariance: Floats, fisher: Doubles) -> float:
     return total / 2
 
 
-def solve(weights: Floats, covariance: Floats, fisher: Doubles, theta: float, how: Rounding) -> Solution:
+def solve(
+    weights: Floats, covariance: Floats, fisher: Doubles, theta: float, how: Rounding, row_factor: Floats
+) -> Solution:
     """Round `weights` (rows, n) at the water level `theta`: the cost of a weight, doubled, at high rate.
 
-    `covariance` is damped, (groups, n, n); group g feeds the g-th part of the rows. `fisher` is (rows,), above zero.
+    `covariance` is damped, (groups, n, n); group g feeds the g-th part of the rows. `fisher` is (rows,), above zero,
+    and what `row_factor` leaves of it: both as `factored` gives them, or `apart`.
     """
     p = prepare(weights, covariance, fisher, theta, how)
     levels, narrow = p.first_levels(), p.factor.astype(np.float32)
-    p = p._replace(weights=weights)  # those in order, a copy, are not needed any more
+    p = p._replace(weights=weights, factor=narrow)  # copies that are not needed any more
+    coupled = row_factor.shape[1] > 1
+    spared, expected = p.spared() if coupled else UNCOUPLED
+    # large tables are worked on in parts, for what is left of the targets is another copy of them
+    parts = [slice(None)] if coupled or len(narrow) > 1 else list(_slices(*levels.shape))
     for _ in range(max(1, how.passes)):
         bits = p.prices(levels, how)
-        levels = np.empty_like(levels)
-        _core.feedback_round(
-            p.residual.copy(), narrow, p.row_steps, p.column_steps, p.row_weight, p.row_class, p.column_class, bits,
-            p.fold, levels,
-        )  # fmt: skip
-    return Solution(p.restored(levels), p.row_steps, p.restored(p.column_steps))
+        for some in parts:
+            _core.feedback_round(
+                p.residual[some].copy(), narrow, p.row_steps[some], p.column_steps, p.row_weight[some],
+                p.row_class[some], p.column_class, bits, p.fold, row_factor[some], spared, expected.copy(),
+                levels[some],
+            )  # fmt: skip
+    order, row_steps, column_steps = p.order, p.row_steps, p.column_steps
+    del p
+    return Solution(in_place(levels, order), row_steps, in_place(column_steps, order))
+
+
+def in_place(by_column: npt.NDArray[Any], order: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """With columns, the last axis, in their own order again."""
+    return by_column.take(np.argsort(order), axis=-1)
 
 
 class Prepared(NamedTuple):
@@ -157,7 +194,7 @@ class Prepared(NamedTuple):
 
     order: npt.NDArray[np.int64]
     weights: Floats
-    factor: Doubles  # (groups, n, n): L of the covariance with the quadratic price in it
+    factor: Doubles | Floats  # (groups, n, n): L of the covariance with the quadratic price in it
     fold: float
     residual: Floats
     row_steps: Floats
@@ -176,14 +213,24 @@ class Prepared(NamedTuple):
             levels[some] = np.rint(wide).clip(-(2**23), 2**23)
         return levels
 
+    def spared(self) -> tuple[Floats, Floats]:
+        """What rows need not make up for of each other's errors, fold (L^T L)^-1 (groups, n, n), and those expected.
+
+        An error e of a row pulls at the others where its inputs are: by e A, in targets e A L'^-1 = e L - fold e L'^-1.
+        Of this e L is known, column by column, and e L'^-1 too, if columns to come are taken to be as is best for them.
+        """
+        import torch
+
+        # (L^T L)^-1 by a routine for (P P^T)^-1: P is L^T with rows and columns in reverse
+        reverse = torch.from_numpy(self.factor).mT.flip(1, 2)
+        found = torch.cholesky_inverse(reverse).flip(1, 2).mul_(self.fold)
+        targets = torch.from_numpy(self.residual).view(len(found), -1, found.shape[1])
+        return found.numpy(), (targets @ found).reshape(self.residual.shape).numpy()
+
     def prices(self, levels: Integers, how: Rounding) -> Floats:
         """What levels cost in a decision, class by class, learned from these."""
         bits = _prices(levels, self.row_class, self.column_class, self.classes)
         return bits * np.float32(how.rate * math.log(2) / 6)
-
-    def restored(self, by_column: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """With columns, the last axis, in their own order again."""
-        return by_column.take(np.argsort(self.order), axis=-1)
 
 
 def prepare(
@@ -219,9 +266,9 @@ def solve_on_grid(weights: Floats, covariance: Floats, row_steps: Floats) -> Sol
     levels, columns = np.empty((rows, n), np.int32), np.ones(n, np.float32)
     _core.feedback_round(
         residual, factor.astype(np.float32), row_steps, columns, np.ones(rows, np.float32), np.zeros(rows, np.uint8),
-        np.zeros(n, np.uint8), np.zeros((1, 1), np.float32), 0.0, levels,
+        np.zeros(n, np.uint8), np.zeros((1, 1), np.float32), 0.0, apart(rows), *UNCOUPLED, levels,
     )  # fmt: skip
-    return Solution(np.ascontiguousarray(levels[:, np.argsort(order)]), row_steps, columns)
+    return Solution(in_place(levels, order), row_steps, columns)
 
 
 def _slices(rows: int, width: int) -> Iterator[slice]:

@@ -32,6 +32,7 @@ class Gptq:
 
     alternatives: ClassVar[Mapping[str, tuple[float, ...]]] = {}
     coherence: ClassVar[float] = 0.0
+    coupling: ClassVar[float] = 0.0
 
     damping: float = field(default=0.01, metadata={"help": "added to covariances, in mean diagonals"})
 

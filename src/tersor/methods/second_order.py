@@ -26,9 +26,11 @@ from tersor.methods._feedback import (
     Floats,
     Rounding,
     Solution,
+    apart,
     by_parts,
     cost,
     damped,
+    factored,
     joined,
     solve,
     strengths,
@@ -45,6 +47,8 @@ CHUNK = 2**18
 FINEST = 2.0**12
 """Levels to a side that predictions count one by one."""
 ALTERNATIVES = {"coherence": (1.0,), "embedding": (0.1,)}
+LEAST_GAIN = 0.02
+"""Bits a weight that feedback between rows has to save at high rate: it takes time."""
 LEVELS = 1 << 15
 """More levels than this to a side, and a tensor is rounded like a small one."""
 
@@ -57,7 +61,8 @@ class SecondOrder:
 
     damping: float = field(default=0.1, metadata={"help": "added to covariances and Fisher information, in means"})
     rate: float = field(default=0.5, metadata={"help": "weight of the price of a level when it is chosen"})
-    quadratic: float = field(default=1.0, metadata={"help": "share of that price that is foreseen as a quadratic one"})
+    quadratic: float = field(default=0.5, metadata={"help": "share of that price that is foreseen as a quadratic one"})
+    coupling: float = field(default=1.0, metadata={"help": "how much of what outputs have in common is used; 0: none"})
     classes: int = field(default=2, metadata={"help": "classes of spread to an octave, each with prices of its own"})
     passes: int = field(default=3, metadata={"help": "how often prices are learned anew from the levels"})
     column_steps: float = field(default=4.0, metadata={"help": "steps to an octave between columns; 0: one step"})
@@ -92,7 +97,8 @@ class Problem(NamedTuple):
     """What a change of a unit's weights costs."""
 
     covariance: Floats  # (groups, n, n), damped; see `by_parts`
-    fisher: Doubles  # (rows,), damped
+    fisher: Doubles  # (rows,), damped; what `row_factor` leaves of it
+    row_factor: Floats  # (rows, n), see `factored`
     transposed: bool
 
     @property
@@ -125,7 +131,7 @@ class Bound:
         """Changes with the statistics and the settings of single units."""
         total = _core.hash(repr(self.settings).encode(), 0)
         for name, s in sorted(self.statistics.items()):
-            parts = [a for a in (s.covariance, s.fisher, s.usage, s.target) if a is not None]
+            parts = [a for a in (s.covariance, s.fisher, s.coupling, s.usage, s.target) if a is not None]
             for part in parts:
                 total = _core.hash(np.ascontiguousarray(part).reshape(-1).view(np.uint8), total)
             total = _core.hash(f"{name} {s.coherence!r} {self.coarser.get(name, 1.0)!r}".encode(), total)
@@ -190,8 +196,9 @@ class Bound:
 
     def round(self, matrix: Floats, problem: Problem, theta: float) -> Solution:
         """Levels and steps of a matrix at a water level."""
-        apart = by_parts(matrix, problem.covariance)
-        return joined([solve(part, own, problem.fisher, theta, self.settings.rounding) for part, own in apart])
+        fisher, row_factor, how = problem.fisher, problem.row_factor, self.settings.rounding
+        parts = by_parts(matrix, problem.covariance)
+        return joined([solve(part, own, fisher, theta, how, row_factor) for part, own in parts])
 
     def rebuilt(self, unit: Unit, data: Bytes, price: float) -> Floats:
         """The weights that a file would give at a price, in the unit's shape, as float32."""
@@ -207,7 +214,7 @@ class Bound:
         problem = self._problem(unit)
         change = solution.weights()
         change -= matrix_of(unit, data, problem.transposed)
-        return cost(change, problem.covariance, problem.fisher)
+        return cost(change, problem.covariance, problem.fisher, problem.row_factor)
 
     def _transposed(self, unit: Unit) -> bool:
         return unit.name in self.statistics and self.statistics[unit.name].transposed
@@ -221,9 +228,10 @@ class Bound:
             return self._known(s, unit.count // unit.shape[0])
         rows, width = unit.shape[0], unit.count // unit.shape[0]
         if s is not None and s.covariance is not None and s.covariance.any():
-            problem = Problem(damped(s.covariance, self.settings.damping), np.ones(s.fisher.size), s.transposed)
+            covariance, rows = damped(s.covariance, self.settings.damping), s.fisher.size
+            problem = Problem(covariance, np.ones(rows), apart(rows), s.transposed)
         else:
-            problem = Problem(white(width), np.ones(rows), False)
+            problem = Problem(white(width), np.ones(rows), apart(rows), False)
         level = math.exp(self.typical - math.log(unit.count) - problem.precision)
         return problem._replace(fisher=problem.fisher * level)
 
@@ -232,12 +240,17 @@ class Bound:
         if s.usage is not None and s.usage.any():
             usage = self.settings.embedding * (s.usage + self.settings.rare * s.usage[s.usage > 0].mean())
         if s.covariance is None:
-            return Problem(white(width), usage, False)
+            return Problem(white(width), usage, apart(usage.size), False)
         level = np.trace(s.covariance, axis1=1, axis2=2).mean() / s.covariance.shape[1]
         # a table may be looked up and multiplied by as well
-        fisher = s.fisher * s.coherence**self.settings.coherence
-        fisher = fisher + self.settings.damping * fisher.mean() + usage / max(level, 1e-300)
-        return Problem(damped(s.covariance, self.settings.damping), fisher, s.transposed)
+        scale = s.coherence**self.settings.coherence
+        fisher = scale * (s.fisher + self.settings.damping * s.fisher.mean()) + usage / max(level, 1e-300)
+        row_factor = apart(fisher.size)
+        if s.coupling is not None and self.settings.coupling > 0:
+            left, factor = factored(scale * self.settings.coupling * s.coupling, fisher)
+            if np.log2(fisher / left).mean() / 2 >= LEAST_GAIN:
+                fisher, row_factor = left, factor
+        return Problem(damped(s.covariance, self.settings.damping), fisher, row_factor, s.transposed)
 
 
 @dataclass(frozen=True, eq=False)

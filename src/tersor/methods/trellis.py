@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from tersor import _core
-from tersor.methods._feedback import Doubles, Floats, Integers, Prepared, Rounding, Solution, prepare
+from tersor.methods._feedback import Doubles, Floats, Integers, Prepared, Rounding, Solution, in_place, prepare
 from tersor.methods.second_order import CHUNK, Bound, Problem, SecondOrder
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Trellis(SecondOrder):
 
     name: ClassVar[str] = "trellis"
 
-    quadratic: float = field(default=0.5, metadata={"help": "share of that price that is foreseen as a quadratic one"})
+    coupling: float = field(default=0.0, metadata={"help": "as of second_order, for rows without the trellis"})
     spacing: float = field(default=0.56, metadata={"help": "step of the interleaved grids, in steps of second_order"})
 
     def bind(self, statistics: Mapping[str, Statistics]) -> BoundTrellis:
@@ -44,12 +44,12 @@ class Trellis(SecondOrder):
 
 @dataclass(frozen=True, eq=False)
 class BoundTrellis(Bound):
-    """`Trellis` with statistics. Units whose columns are not those of the file, transposed or taken apart, are rounded
-    without it."""
+    """`Trellis` with statistics. Units whose columns are not those of the file, transposed or taken apart, and those
+    whose rows feed their errors to each other, are rounded without it."""
 
     def round(self, matrix: Floats, problem: Problem, theta: float) -> Solution:
         """Levels and steps of a matrix at a water level."""
-        if problem.transposed or problem.covariance.shape[1] < matrix.shape[1]:
+        if problem.transposed or problem.covariance.shape[1] < matrix.shape[1] or problem.row_factor.shape[1] > 1:
             return super().round(matrix, problem, theta)
         how = self.settings.rounding
         return solve_trellis(matrix, problem.covariance, problem.fisher, theta, how, self.settings.spacing)
@@ -69,7 +69,8 @@ def solve_trellis(
     levels = values = p.first_levels()
     for _ in range(max(1, how.passes)):
         levels, values = _round(p, chunk, p.prices(levels, how))
-    return Solution(p.restored(levels), p.row_steps, p.restored(p.column_steps), p.restored(values))
+    steps = in_place(p.column_steps, p.order)
+    return Solution(in_place(levels, p.order), p.row_steps, steps, in_place(values, p.order))
 
 
 def _round(p: Prepared, chunk: int, bits: Floats) -> tuple[Integers, Integers]:

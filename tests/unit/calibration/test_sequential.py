@@ -139,6 +139,7 @@ def test_fisher_information_is_the_originals(module: Network) -> None:
     for given in quantize.given:
         for name, statistics in given.items():
             assert (statistics.fisher == original[name].fisher).all() and statistics.fisher.any()
+            assert statistics.coupling is original[name].coupling
 
 
 def test_a_model_that_is_no_chain_is_one_block() -> None:
