@@ -93,6 +93,7 @@ def collect(
     found = dict[str, Statistics]() if into is None else into
     for name in list(recorder.sums):
         found[name] = recorder.sums.pop(name).finish(outputs)
+    trim()
     return Collected(found, notes, kind)
 
 

@@ -101,19 +101,14 @@ def damped(covariance: npt.NDArray[np.floating], damping: float) -> Floats:
 
 def strengths(covariance: Floats) -> Doubles:
     """Diagonals (groups, n) of the Cholesky factors of covariances: the spread of inputs, those behind them known."""
+    import torch
+
     groups, n = covariance.shape[:2]
     found = np.empty((groups, n))
     for some in _slices(groups, n * n):
-        found[some] = np.diagonal(_cholesky(covariance[some].astype(np.float64)), axis1=1, axis2=2)
+        factor = torch.linalg.cholesky(torch.from_numpy(covariance[some].astype(np.float64)))
+        found[some] = factor.diagonal(dim1=1, dim2=2).numpy()
     return found
-
-
-def _cholesky(matrices: Doubles) -> Doubles:
-    """Factors of matrices (groups, n, n): like all products here torch's, for numpy has threads of its own, and those
-    of both wait for each other actively."""
-    import torch
-
-    return torch.linalg.cholesky(torch.from_numpy(matrices)).contiguous().numpy()
 
 
 def white(width: int) -> Floats:
@@ -130,12 +125,15 @@ def apart(rows: int) -> Floats:
 def factored(coupling: npt.NDArray[np.floating], fisher: Doubles) -> tuple[Doubles, Floats]:
     """M_ii^2 (rows,), and M_ki / M_ii as (rows, n), of G = M M^T: `coupling` (blocks, n, n), on its diagonal `fisher`
     (rows,)."""
-    matrices = coupling.astype(np.float64)
-    n = matrices.shape[1]
-    matrices[:, range(n), range(n)] = fisher.reshape(-1, n)
-    factor = _cholesky(matrices)
-    own = np.diagonal(factor, axis1=1, axis2=2)
-    return np.square(own).reshape(-1), (factor / own[:, None]).astype(np.float32).reshape(-1, n)
+    import torch
+
+    matrices = torch.from_numpy(coupling.astype(np.float64))
+    matrices.diagonal(dim1=1, dim2=2).copy_(torch.tensor(fisher).view(matrices.shape[:2]))
+    factor = torch.linalg.cholesky(matrices)
+    own = factor.diagonal(dim1=1, dim2=2)
+    return own.square().reshape(-1).numpy(), (factor / own[:, None]).float().contiguous().view(
+        -1, matrices.shape[1]
+    ).numpy()
 
 
 def cost(change: Floats, covariance: Floats, fisher: Doubles, row_factor: Floats) -> float:
@@ -279,9 +277,12 @@ def _slices(rows: int, width: int) -> Iterator[slice]:
 
 def _factor(covariance: Floats, order: npt.NDArray[np.int64], fold: float = 0.0) -> Doubles:
     """Cholesky factors of covariances with their columns in this order and the quadratic price on the diagonal."""
-    found = covariance[:, order[:, None], order].astype(np.float64)
-    found[:, range(len(order)), range(len(order))] += fold
-    return _cholesky(found)
+    import torch
+
+    found = torch.from_numpy(covariance[:, order[:, None], order].astype(np.float64))
+    found.diagonal(dim1=1, dim2=2).add_(fold)
+    found = torch.linalg.cholesky(found)  # what it was made of is not needed any more, and may be large
+    return found.contiguous().numpy()
 
 
 def _order(covariance: Floats) -> npt.NDArray[np.int64]:
