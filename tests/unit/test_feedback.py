@@ -234,3 +234,8 @@ def test_parts_of_a_large_table_are_rounded_like_the_whole(monkeypatch: pytest.M
     monkeypatch.setattr("tersor.methods._feedback.CHUNK", 10 * WEIGHTS.shape[1])
     parts = solve(WEIGHTS, damped(COVARIANCE[None], 1e-4), FISHER, 0.1, Rounding(), ROWS)
     assert (parts.levels == whole.levels).mean() > 0.999
+
+
+def test_rows_that_are_all_the_same_have_a_factor() -> None:
+    fisher, row_factor = factored(np.ones((2, 512, 512), np.float32), np.ones(1024))
+    assert (fisher > 0).all() and np.isfinite(row_factor).all()

@@ -1,5 +1,7 @@
 """Second-order rounding of one matrix of weights: steps, prices of levels, error feedback; arrays in, arrays out.
 
+All factors and products are torch's: numpy has threads of its own, and those of both wait for each other actively.
+
 A change D of the weights costs 1/2 tr(G D A D^T), A the covariance of the inputs, G the Fisher information of the
 outputs. With A = L L^T and G = M M^T, reverse water-filling makes the step of row i and column j proportional to
 1 / (M_ii L_jj), by the same constant in every layer (WaterSIC, arXiv 2603.04956). Columns are rounded one after
@@ -35,7 +37,7 @@ UNSEEN = 0.2
 NARROWEST, WIDEST = -5.0, 7.0
 """Octaves of the spread of levels, in steps, that are told apart."""
 GROUP_FLOOR = 1e-4
-"""Damping of groups whose inputs are always zero, in mean diagonals of all groups."""
+"""Least damping, of groups whose inputs are always zero too, in mean diagonals of all groups."""
 ROW_FLOOR = 1e-2
 """Rows count at least this share of the mean row: Fisher information of few samples is noisy."""
 TINY = 1e-300
@@ -128,12 +130,12 @@ def factored(coupling: npt.NDArray[np.floating], fisher: Doubles) -> tuple[Doubl
     import torch
 
     matrices = torch.from_numpy(coupling.astype(np.float64))
-    matrices.diagonal(dim1=1, dim2=2).copy_(torch.tensor(fisher).view(matrices.shape[:2]))
+    floor = GROUP_FLOOR * fisher.mean()  # more than float32 has rounded
+    matrices.diagonal(dim1=1, dim2=2).copy_(torch.from_numpy(fisher + floor).view(matrices.shape[:2]))
     factor = torch.linalg.cholesky(matrices)
     own = factor.diagonal(dim1=1, dim2=2)
-    return own.square().reshape(-1).numpy(), (factor / own[:, None]).float().contiguous().view(
-        -1, matrices.shape[1]
-    ).numpy()
+    unit = (factor / own[:, None]).float().contiguous()
+    return own.square().reshape(-1).numpy(), unit.view(-1, unit.shape[1]).numpy()
 
 
 def cost(change: Floats, covariance: Floats, fisher: Doubles, row_factor: Floats) -> float:
