@@ -41,6 +41,8 @@ GROUP_FLOOR = 1e-4
 ROW_FLOOR = 1e-2
 """Rows count at least this share of the mean row: Fisher information of few samples is noisy."""
 TINY = 1e-300
+OF_COUPLED = 0.5
+"""Share of the quadratic price that is foreseen for rows that make up for each other's errors (docs/decisions/0028)."""
 UNCOUPLED = (np.empty((0, 0, 0), np.float32), np.empty((0, 0), np.float32))
 """What stands for `Prepared.spared` where rows have nothing in common."""
 
@@ -164,10 +166,12 @@ def solve(
     `covariance` is damped, (groups, n, n); group g feeds the g-th part of the rows. `fisher` is (rows,), above zero,
     and what `row_factor` leaves of it: both as `factored` gives them, or `apart`.
     """
+    coupled = row_factor.shape[1] > 1
+    if coupled:
+        how = how._replace(quadratic=how.quadratic * OF_COUPLED)
     p = prepare(weights, covariance, fisher, theta, how)
     levels, narrow = p.first_levels(), p.factor.astype(np.float32)
     p = p._replace(weights=weights, factor=narrow)  # copies that are not needed any more
-    coupled = row_factor.shape[1] > 1
     spared, expected = p.spared() if coupled else UNCOUPLED
     # large tables are worked on in parts, for what is left of the targets is another copy of them
     parts = [slice(None)] if coupled or len(narrow) > 1 else list(_slices(*levels.shape))

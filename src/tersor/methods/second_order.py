@@ -61,7 +61,7 @@ class SecondOrder:
 
     damping: float = field(default=0.1, metadata={"help": "added to covariances and Fisher information, in means"})
     rate: float = field(default=0.5, metadata={"help": "weight of the price of a level when it is chosen"})
-    quadratic: float = field(default=0.5, metadata={"help": "share of that price that is foreseen as a quadratic one"})
+    quadratic: float = field(default=1.0, metadata={"help": "share of that price that is foreseen as a quadratic one"})
     coupling: float = field(default=1.0, metadata={"help": "how much of what outputs have in common is used; 0: none"})
     classes: int = field(default=2, metadata={"help": "classes of spread to an octave, each with prices of its own"})
     passes: int = field(default=3, metadata={"help": "how often prices are learned anew from the levels"})

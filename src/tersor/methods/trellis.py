@@ -34,6 +34,7 @@ class Trellis(SecondOrder):
 
     name: ClassVar[str] = "trellis"
 
+    quadratic: float = field(default=0.5, metadata={"help": "share of that price that is foreseen as a quadratic one"})
     coupling: float = field(default=0.0, metadata={"help": "as of second_order, for rows without the trellis"})
     spacing: float = field(default=0.56, metadata={"help": "step of the interleaved grids, in steps of second_order"})
 
