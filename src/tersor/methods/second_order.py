@@ -47,8 +47,8 @@ CHUNK = 2**18
 FINEST = 2.0**12
 """Levels to a side that predictions count one by one."""
 ALTERNATIVES = {"coherence": (1.0,), "embedding": (0.1,)}
-LEAST_GAIN = 0.1
-"""Bits a weight that feedback between rows has to save at high rate: less of the price is foreseen then."""
+LEAST_GAIN = 0.02
+"""Bits a weight that feedback between rows has to save at high rate: it takes time."""
 LEVELS = 1 << 15
 """More levels than this to a side, and a tensor is rounded like a small one."""
 
