@@ -170,8 +170,8 @@ def solve(
     if coupled:
         how = how._replace(quadratic=how.quadratic * OF_COUPLED)
     p = prepare(weights, covariance, fisher, theta, how)
-    levels, narrow = p.first_levels(), p.factor.astype(np.float32)
-    p = p._replace(weights=weights, factor=narrow)  # copies that are not needed any more
+    levels, narrow = p.levels, p.factor.astype(np.float32)
+    p = p._replace(factor=narrow)  # the precise one is large
     spared, expected = p.spared() if coupled else UNCOUPLED
     # large tables are worked on in parts, for what is left of the targets is another copy of them
     parts = [slice(None)] if coupled or len(narrow) > 1 else list(_slices(*levels.shape))
@@ -197,7 +197,7 @@ class Prepared(NamedTuple):
     """A matrix on its grid, columns in the order in which the last is rounded first."""
 
     order: npt.NDArray[np.int64]
-    weights: Floats
+    levels: Integers  # of plain rounding
     factor: Doubles | Floats  # (groups, n, n): L of the covariance with the quadratic price in it
     fold: float
     residual: Floats
@@ -208,14 +208,6 @@ class Prepared(NamedTuple):
     column_class: Classes
     classes: int
     spread: int  # steps between the values of neighbouring levels
-
-    def first_levels(self) -> Integers:
-        """Levels by plain rounding."""
-        levels = np.empty(self.weights.shape, np.int32)
-        for some in _slices(*self.weights.shape):
-            wide = self.weights[some] / self.column_steps / self.row_steps[some, None] / self.spread
-            levels[some] = np.rint(wide).clip(-(2**23), 2**23)
-        return levels
 
     def spared(self) -> tuple[Floats, Floats]:
         """What rows need not make up for of each other's errors, fold (L^T L)^-1 (groups, n, n), and those expected.
@@ -257,16 +249,20 @@ def prepare(
     row_steps = row_steps * np.float32(spacing)
     row_weight = (fisher * np.square(row_steps, dtype=np.float64) / (12 * theta)).astype(np.float32)
     classes = _classes(w, spread * row_steps, column_steps, how.classes)
-    return Prepared(
-        order, w, factor, fold, _targets(w, factor, fold), row_steps, column_steps, row_weight, *classes, spread
-    )
+    levels = np.empty(w.shape, np.int32)
+    for some in _slices(*w.shape):
+        wide = w[some] / column_steps / row_steps[some, None] / spread
+        levels[some] = np.rint(wide).clip(-(2**23), 2**23)
+    _to_targets(w, factor, fold)
+    return Prepared(order, levels, factor, fold, w, row_steps, column_steps, row_weight, *classes, spread)
 
 
 def solve_on_grid(weights: Floats, covariance: Floats, row_steps: Floats) -> Solution:
     """Round `weights` (rows, n) to a grid for every row, with error feedback alone (GPTQ with ordered columns)."""
     order, (rows, n) = _order(covariance), weights.shape
     factor = _factor(covariance, order)
-    residual = _targets(np.ascontiguousarray(weights[:, order]), factor, 0.0)
+    residual = np.ascontiguousarray(weights[:, order])
+    _to_targets(residual, factor, 0.0)
     levels, columns = np.empty((rows, n), np.int32), np.ones(n, np.float32)
     _core.feedback_round(
         residual, factor.astype(np.float32), row_steps, columns, np.ones(rows, np.float32), np.zeros(rows, np.uint8),
@@ -296,19 +292,18 @@ def _order(covariance: Floats) -> npt.NDArray[np.int64]:
     return np.argsort(np.diagonal(covariance, axis1=1, axis2=2).mean(0), kind="stable")
 
 
-def _targets(w: Floats, factor: Doubles, fold: float) -> Floats:
-    """W' L' with W' = W A (A + fold I)^-1: what the weights become if the quadratic price is paid in advance."""
+def _to_targets(w: Floats, factor: Doubles, fold: float) -> None:
+    """Make W' L' of w, in place, with W' = W A (A + fold I)^-1: what the weights become if the quadratic price is paid
+    in advance."""
     import torch
 
     grouped, lower = w.reshape(len(factor), -1, w.shape[1]), torch.from_numpy(factor)
-    targets = np.empty_like(grouped)
     for some in _slices(grouped.shape[1], len(factor) * w.shape[1]):
         part = torch.from_numpy(grouped[:, some].astype(np.float64))
         found = part @ lower
         if fold > 0:  # A L'^-T = L' - fold L'^-T
             found -= fold * torch.linalg.solve_triangular(lower, part.mT, upper=False).mT
-        targets[:, some] = found.numpy()
-    return targets.reshape(w.shape)
+        grouped[:, some] = found.numpy()
 
 
 def _steps(factor: Doubles, fisher: Doubles, theta: float, how: Rounding) -> tuple[Floats, Floats]:

@@ -67,7 +67,7 @@ def solve_trellis(
 ) -> Solution:
     """Like `solve`, by paths through the trellis, whose states start again with every `chunk` weights."""
     p = prepare(weights, covariance, fisher, theta, how, spacing, spread=2)
-    levels = values = p.first_levels()
+    levels = values = p.levels
     for _ in range(max(1, how.passes)):
         levels, values = _round(p, chunk, p.prices(levels, how))
     steps = in_place(p.column_steps, p.order)
