@@ -60,7 +60,7 @@ def test_levels_are_those_of_the_definition(
     rng = np.random.default_rng(columns + each)
     rows = groups * each
     covariance = np.stack([correlated(rng, columns, 0.8) for _ in range(groups)])
-    factor = np.linalg.cholesky(covariance + 0.05 * np.eye(columns))
+    factor = np.linalg.cholesky(covariance + 0.05 * np.eye(columns)).astype(np.float64)
     weights = rng.normal(0, 1, (rows, columns))
     residual = (weights.reshape(groups, each, columns) @ factor).reshape(rows, columns)
     row_step, column_step = np.exp2(rng.integers(-2, 1, rows)), np.exp2(rng.integers(-1, 2, columns))
@@ -72,7 +72,7 @@ def test_levels_are_those_of_the_definition(
     if coupled > 1:
         blocks = np.stack([correlated(rng, coupled, 0.6) for _ in range(rows // coupled)])
         row_factor = factored(blocks, np.diagonal(blocks, axis1=1, axis2=2).reshape(-1))[1].astype(np.float64)
-        spared = 0.05 * np.linalg.inv(factor.transpose(0, 2, 1) @ factor)
+        spared = 0.05 * np.linalg.inv(factor.transpose(0, 2, 1) @ factor).astype(np.float64)
         errors = (residual.reshape(groups, each, columns) @ spared).reshape(rows, columns)
     expected = reference(
         residual, factor, row_step, column_step, row_weight, classes, bits, quadratic, row_factor, spared

@@ -13,7 +13,9 @@ known what outputs have in common (as in YAQA, arXiv 2505.22988).
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +31,8 @@ Classes = npt.NDArray[np.uint8]
 
 CHUNK = 2**22
 """Weights that are worked on at once in float64."""
+WIDE = threading.Lock()
+"""Factors of wide layers are made one at a time: each takes several matrices as large as the covariance in float64."""
 MAX_CLASSES = 64
 MAX_LIMIT = 2048
 """Levels beyond cost what this one does."""
@@ -169,10 +173,12 @@ def solve(
     coupled = row_factor.shape[1] > 1
     if coupled:
         how = how._replace(quadratic=how.quadratic * OF_COUPLED)
-    p = prepare(weights, covariance, fisher, theta, how)
-    levels, narrow = p.levels, p.factor.astype(np.float32)
-    p = p._replace(factor=narrow)  # the precise one is large
-    spared, expected = p.spared() if coupled else UNCOUPLED
+    with WIDE if covariance[0].size >= CHUNK else nullcontext():
+        p = prepare(weights, covariance, fisher, theta, how)
+        narrow = p.factor.astype(np.float32)
+        p = p._replace(factor=narrow)  # the precise one is large
+        spared, expected = p.spared() if coupled else UNCOUPLED
+    levels = p.levels
     # large tables are worked on in parts, for what is left of the targets is another copy of them
     parts = [slice(None)] if coupled or len(narrow) > 1 else list(_slices(*levels.shape))
     for _ in range(max(1, how.passes)):
