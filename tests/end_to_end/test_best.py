@@ -69,7 +69,7 @@ def test_file_of_the_asked_size(tmp_path: Path, recipe: str, ratio: int) -> None
     assert divergence(model, path) < 1.0 and np.isfinite(divergence(model, path))
 
 
-@pytest.mark.parametrize(("iterations", "kept"), [(1, "finished"), (400, "learned")])
+@pytest.mark.parametrize(("iterations", "kept"), [(1, "finished"), (1600, "learned")])
 def test_held_out_samples_choose_what_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, kept: str
 ) -> None:
