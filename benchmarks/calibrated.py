@@ -29,6 +29,8 @@ class Task(NamedTuple):
     model: Callable[[], Model]
     calibration: Callable[[], Any]
     other: Callable[[], list[Any]]
+    more: Callable[[], list[Any]] | None = None
+    """Further inputs of the other domain, to calibrate with; None where there are few."""
 
 
 def runnable(name: str, module: Callable[[], nn.Module]) -> Callable[[], Model]:
@@ -76,15 +78,22 @@ def efficientnet(name: str, side: int) -> Task:
 
         return crops(side, 256, seed=1)
 
-    def stamps() -> list[Tensor]:
+    def stamps(count: int, beside: int = 0) -> list[Tensor]:
+        """So many of all stamps, evenly; or of those that are left beside so many."""
         from benchmarks.networks.efficientnet_lite import normalized
 
         files = sorted(debian_folder("usr/share/tuxpaint/stamps").rglob("*.png"))
-        chosen = [Image.open(files[k]).convert("RGBA") for k in np.linspace(0, len(files) - 1, 96).astype(int)]
+        files = np.delete(files, _evenly(len(files), beside))
+        chosen = [Image.open(files[k]).convert("RGBA") for k in _evenly(len(files), count)]
         images = [Image.alpha_composite(Image.new("RGBA", i.size, "white"), i).convert("RGB") for i in chosen]
         return list(normalized([i.resize((side, side), Image.Resampling.BICUBIC) for i in images]).split(8))
 
-    return Task(runnable(name, module), crops, stamps)
+    return Task(runnable(name, module), crops, lambda: stamps(96), lambda: stamps(256, beside=96))
+
+
+def _evenly(length: int, count: int) -> np.ndarray:
+    """Places of `count` of so many things."""
+    return np.linspace(0, length - 1, count).astype(int)
 
 
 def fashion(name: str) -> Task:
@@ -132,13 +141,13 @@ def crepe(name: str) -> Task:
 
         return tones(COUNT, seed=1)[0]
 
-    def speech() -> list[Tensor]:
-        audio = [_speech.samples(file)[4000:8096] for file in _speech.recordings("fr")[:40]]
+    def speech(files: slice) -> list[Tensor]:
+        audio = [_speech.samples(file)[4000:8096] for file in _speech.recordings("fr")[files]]
         rows = torch.from_numpy(np.stack([a for a in audio if len(a) == 4096]).reshape(-1, 1024))
         rows = rows - rows.mean(1, keepdim=True)
         return list((rows / rows.std(1, keepdim=True).clamp(min=1e-6)).split(20))
 
-    return Task(runnable(name, module), frames, speech)
+    return Task(runnable(name, module), frames, lambda: speech(slice(0, 40)), lambda: speech(slice(40, 168)))
 
 
 def resemblyzer() -> Task:

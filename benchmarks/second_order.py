@@ -5,9 +5,9 @@
 At 2, 3 and 4 bits a weight of the whole file: the recipe, the recipe with method trellis, method gptq, method nearest,
 and NNCodec with its trellis and opt_qp at several quantization parameters. Every row is of weights decoded from a file,
 on data that calibration never saw; `other` is the divergence on inputs of another domain, `same` on what those are
-compared with: calibration inputs that were not used. At 3 bits, the recipe also with every second batch of the other
-domain among its inputs; `other` is of the other batches then. With --ingredients, the recipe at 3 bits, or at 2 (part
-ingredients-NETWORK): each left out in turn.
+compared with: calibration inputs that were not used. At 3 bits, the recipe also with inputs of the other domain among
+its own: as many more, or where there are few, every second batch, and `other` is of the other batches then. With
+--ingredients, the recipe at 3 bits, or at 2 (part ingredients-NETWORK): each left out in turn.
 
 Statistics of the original network are the same for all rows of a network and are made once; their time counts in
 every row. A row replaces the one of its method and size; with --missing, only those run that are not there.
@@ -80,7 +80,7 @@ class Bench:
         self.model, self.calibration = task.model(), task.calibration()
         samples = load_samples(self.calibration, self.model, count=COUNT)
         self.used = samples.calibration
-        self.elsewhere = task.other()
+        self.elsewhere, self.more = task.other(), task.more
         self.other, self.same = Evaluator(self.model, self.elsewhere), Evaluator(self.model, samples.held_out)
         self.wanted = wanted
         self.learned: tuple[Any, float] | None = None
@@ -123,16 +123,19 @@ class Bench:
         self.add(label, asked, report.file_bytes, seconds, tersor.load(self.path))
 
     def both_domains(self, label: str, bits: float) -> None:
-        """A row of the recipe with half of the other domain among its inputs, and the other half evaluated."""
+        """A row of the recipe with inputs of the other domain beside its own, and others evaluated."""
         if not self.wanted(label, bits):
             return
-        batches, start = [*self.used, *self.elsewhere[::2]], time.process_time()
+        more = self.more() if self.more else self.elsewhere[::2]
+        batches, start = [*self.used, *more], time.process_time()
         report = compress(
             self.model, self.path, recipe="balanced", calibration=batches, calibration_count=2 * COUNT, bits=bits,
             overwrite=True, workers=1,
         )  # fmt: skip
         seconds = time.process_time() - start
-        whole, self.other = self.other, Evaluator(self.model, self.elsewhere[1::2])
+        whole = self.other
+        if self.more is None:
+            self.other = Evaluator(self.model, self.elsewhere[1::2])
         self.add(label, bits, report.file_bytes, seconds, tersor.load(self.path))
         self.other = whole
 

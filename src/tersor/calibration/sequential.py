@@ -133,6 +133,7 @@ class _Run:
             self._check(calls, names)
             self.calls.append({call.name: without_values(call) for call in calls})
             stop = all(is_plain(call) for call in calls)
+        trim()
         self._compress({name: self._statistics(name, recorder.sums[name]) for name in before})
         if before:
             self.new = Shelf(self.folder)
@@ -259,7 +260,7 @@ class _Run:
         with torch.no_grad():
             for name, weights in self.quantize(statistics).items():
                 parameter = self.parameters[name]
-                parameter.copy_(torch.from_numpy(np.array(weights)).reshape(parameter.shape))
+                parameter.copy_(torch.from_numpy(np.require(weights, requirements="W")).reshape(parameter.shape))
 
 
 class _Stopped(BaseException):

@@ -29,9 +29,9 @@ Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int32]
 Classes = npt.NDArray[np.uint8]
 
-CHUNK = 2**22
+CHUNK = 2**20
 """Weights that are worked on at once in float64."""
-WIDE = threading.Lock()
+WIDE, WIDE_FROM = threading.Lock(), 2**22
 """Factors of wide layers are made one at a time: each takes several matrices as large as the covariance in float64."""
 MAX_CLASSES = 64
 MAX_LIMIT = 2048
@@ -173,7 +173,7 @@ def solve(
     coupled = row_factor.shape[1] > 1
     if coupled:
         how = how._replace(quadratic=how.quadratic * OF_COUPLED)
-    with WIDE if covariance[0].size >= CHUNK else nullcontext():
+    with WIDE if covariance[0].size >= WIDE_FROM else nullcontext():
         p = prepare(weights, covariance, fisher, theta, how)
         narrow = p.factor.astype(np.float32)
         p = p._replace(factor=narrow)  # the precise one is large

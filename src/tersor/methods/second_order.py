@@ -248,7 +248,8 @@ class Bound:
         row_factor = apart(fisher.size)
         if s.coupling is not None and self.settings.coupling > 0:
             left, factor = factored(scale * self.settings.coupling * s.coupling, fisher)
-            if np.log2(fisher / left).mean() / 2 >= LEAST_GAIN:
+            useful = fisher > 0
+            if np.log2(fisher[useful] / left[useful]).mean() / 2 >= LEAST_GAIN:
                 fisher, row_factor = left, factor
         return Problem(damped(s.covariance, self.settings.damping), fisher, row_factor, s.transposed)
 
