@@ -26,7 +26,7 @@ from tersor.engine import compress  # noqa: E402
 from tersor.errors import CalibrationError, OutputError, SettingError, TersorError  # noqa: E402
 from tersor.job import Job  # noqa: E402
 from tersor.methods import Gptq, SecondOrder, Trellis  # noqa: E402
-from tersor.sources import open_model  # noqa: E402
+from tersor.sources import Unit, open_model  # noqa: E402
 
 
 def network(seed: int = 0) -> Any:
@@ -152,6 +152,20 @@ def test_a_table_whose_rows_no_output_depends_on_is_a_matrix_like_others() -> No
     looked_up = dataclasses.replace(plain, usage=np.zeros(64))
     sensitivities = [SecondOrder().bind({"w": s}).typical for s in (plain, looked_up)]
     assert sensitivities[0] == sensitivities[1] and math.isfinite(sensitivities[0])
+
+
+def test_a_row_that_no_output_depends_on_does_not_keep_the_others_apart() -> None:
+    weights = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
+    unit = Unit("w", "F32", weights.shape, lambda: weights.reshape(-1).view(np.uint8))
+    fisher = np.ones(64)
+    fisher[5] = 0
+    coupling = 0.9 * np.sqrt(np.outer(fisher, fisher)) + 0.1 * np.diag(fisher)
+    known = Statistics(np.eye(8, dtype=np.float32)[None], fisher, coupling=coupling[None].astype(np.float32))
+    levels = [
+        SecondOrder(damping=0.0, coupling=share).bind({"w": known}).solution(unit, unit.load(), 1e-2).levels
+        for share in (0.0, 1.0)
+    ]
+    assert (levels[0] != levels[1]).any()
 
 
 def test_rebuilt_weights_are_those_of_the_file(inputs: Any) -> None:
