@@ -147,4 +147,17 @@ def _notes(recorder: Recorder, parameters: Mapping[str, torch.Tensor], gradients
         dead = 0 if sums.own is None else int((sums.own.products.diagonal(dim1=-2, dim2=-1) == 0).sum())
         if dead:
             notes.append(f"{name}: {dead} of its inputs are always zero")
+    few = {
+        name: (min(sums.seen), sums.own.totals.shape[1])
+        for name, sums in recorder.sums.items()
+        if sums.own is not None and min(sums.seen) < sums.own.totals.shape[1]
+    }
+    if few:
+        worst = min(few, key=lambda name: few[name][0] / few[name][1])
+        seen, width = few[worst]
+        others = f" (and {len(few) - 1} more)" if len(few) > 1 else ""
+        notes.append(
+            f"{worst}{others}: fewer inputs ({seen}) than they are wide ({width}): more samples, of all kinds that the "
+            "model will meet, make a better file"
+        )
     return notes

@@ -392,3 +392,10 @@ def test_layers_never_called_and_dead_inputs_are_reported() -> None:
     assert set(found) == {"used.weight"}
     assert [note.split(":")[0] for note in found.notes] == ["used.weight", "never.weight"]
     assert "1 of its inputs are always zero" in found.notes[0] and "never called" in found.notes[1]
+
+
+def test_samples_that_are_few_for_the_widest_layers_are_reported() -> None:
+    module = build(lambda: nn.Sequential(nn.Linear(16, 8), nn.Linear(8, 16), nn.Linear(16, 4)))
+    assert collected(module, [randn(16, 16)]).notes == ()
+    (one,) = collected(module, [randn(6, 16), randn(3, 16)]).notes
+    assert one.startswith("0.weight (and 1 more): fewer inputs (9) than they are wide (16): ")
