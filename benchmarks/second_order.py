@@ -142,6 +142,8 @@ class Bench:
     def nncodec(self) -> None:
         """NNCodec at its best: with its trellis and opt_qp."""
         left = [f"qp {p}, trellis, opt_qp" for p in PARAMETERS if self.wanted("NNCodec", f"qp {p}")]
+        if not left:
+            return
         source = self.folder / "original.safetensors"
         save_file(read(self.network.weights), source)
         for record, decoded in peer("NNCodec", source, self.folder, left):
