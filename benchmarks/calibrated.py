@@ -192,7 +192,12 @@ def crnn() -> Task:
         return [(sign * crnn.render(text, rng)[None], None) for text in crnn.lines(first + count)[first:]]
 
     # light letters on dark ground are the other domain
-    return Task(runnable("crnn", module), lambda: lines(120, 128, 1.0), lambda: lines(260, 32, -1.0))
+    return Task(
+        runnable("crnn", module),
+        lambda: lines(120, 128, 1.0),
+        lambda: lines(260, 32, -1.0),
+        lambda: lines(292, 96, -1.0),
+    )
 
 
 def language() -> Task:

@@ -17,7 +17,7 @@ NEAR = 1.5
 NOTE = """From 512 unlabelled samples or fewer, evaluated on others. The last two columns are divergences on inputs \
 like those that were learned from, and on inputs of another domain (benchmarks/calibrated.py says which). \
 "Both domains": inputs of the other domain are among the samples, and others of it are evaluated: about as many as of \
-the own domain for CREPE and EfficientNet-Lite0, elsewhere half of the few that there are."""
+the own domain for CREPE, crnn and EfficientNet, elsewhere half of the few that there are."""
 MISSES = {
     "fashion_resnet": "On digits and photos it loses 2 to 10 times as much as on clothes: less than nearest there too, \
 yet what was learned of clothes gains less.",
