@@ -17,9 +17,9 @@ NEAR = 1.5
 NOTE = """From 512 unlabelled samples or fewer, evaluated on others. The last two columns are divergences on inputs \
 like those that were learned from, and on inputs of another domain (benchmarks/calibrated.py says which). \
 "Both domains": inputs of the other domain are among the samples, and others of it are evaluated: about as many as of \
-the own domain for CREPE, crnn and EfficientNet, elsewhere half of the few that there are. CPU \
-seconds of balanced on crnn and EfficientNet-Lite1, and of its rows for both domains or 1.25 bits on EfficientNet-Lite0, \
-MiniLM (2 bits too) and CREPE tiny, are of a machine half as fast."""
+the own domain for CREPE, crnn and EfficientNet, elsewhere half of the few that there are. CPU seconds of balanced on \
+crnn and EfficientNet-Lite1, and of its rows for both domains or 1.25 bits on EfficientNet-Lite0, MiniLM (2 bits too) \
+and CREPE tiny, are of a machine half as fast."""
 MISSES = {
     "fashion_resnet": "On digits and photos it loses 2 to 10 times as much as on clothes: less than nearest there too, \
 yet what was learned of clothes gains less.",
@@ -34,12 +34,12 @@ loses there at 3 bits.",
     "language": "Rows of balanced were made before rows fed their errors to each other (docs/decisions/0028).",
     "resnet18_fashion": "Rows of balanced were made before rows fed their errors to each other (docs/decisions/0028). \
 No file of NNCodec is as good as its smallest, which has 32 % less bytes at an eighteenth of the loss.",
-    "minilm": "NNCodec's files are undercut by 37 % where least is lost, by 41 to 52 % elsewhere. Half of it is a table \
-of 30,522 tokens of which samples show few: less precision for the others would make it smaller, and worse on prose \
-(docs/decisions/0012). On prose it loses 2.5 to 2.8 times as much as on docstrings, nearest 1.1 times: less than \
+    "minilm": "NNCodec's files are undercut by 37 % where least is lost, by 41 to 52 % elsewhere. Half of it is a \
+table of 30,522 tokens of which samples show few: less precision for the others would make it smaller, and worse on \
+prose (docs/decisions/0012). On prose it loses 2.5 to 2.8 times as much as on docstrings, nearest 1.1 times: less than \
 nearest all the same.",
-    "crnn": "Light letters lose 0.8 to 2.8 times what the 16 held-out lines of dark ones do, so few that they differ by \
-half from the 120 lines that are evaluated: at 3 bits 0.0018 and 0.0051, light letters 0.0049.",
+    "crnn": "Light letters lose 0.8 to 2.8 times what the 16 held-out lines of dark ones do, so few that they differ \
+by half from the 120 lines that are evaluated: at 3 bits 0.0018 and 0.0051, light letters 0.0049.",
     "crepe_full": "Run at 3 bits, and balanced at 2, before parts had covariances of their own, and rows fed their \
 errors to each other (docs/decisions/0027 and 0028). Beside NNCodec see its quality against bytes.",
     "crepe_tiny": "At fine steps it misses 40 % below NNCodec. A tenth of the error may come of positions that matter \

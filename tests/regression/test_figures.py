@@ -1,9 +1,10 @@
-"""Sizes and quality do not get worse unnoticed: a small network against figures that are checked in.
+"""Sizes and quality do not get worse unnoticed: small networks against figures that are checked in.
 
 Weights and samples come from numpy, whose stream of random numbers is the same everywhere. `nearest` and lossless
-coding round in numpy: their figures are the same on every machine but for a level here and there. `balanced` also
-depends on how the machine's BLAS sums, by a few percent of the error. Tolerances are at the top. `python
-tests/regression/test_figures.py` writes the figures anew; the change of figures.json shows in the commit.
+coding round in numpy: their figures are the same on every machine but for a level here and there. `balanced` makes hard
+choices, and how a machine's BLAS sums can turn one: the error of one network differed by a fifth between two machines.
+Errors are therefore geometric means of several. Tolerances are at the top. `python tests/regression/test_figures.py`
+writes the figures anew; the change of figures.json shows in the commit.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ WINDOW = 0.005
 """A file of an asked size may be this share below it."""
 WHOLE = 0.002
 """Lossless bytes."""
-ERROR = {"nearest": 0.04, "balanced": 0.2}
-"""Error of the outputs: half a per cent of the bytes is worth 2 to 3 % of it, and what balanced tries are hard choices:
-files of two versions of the coder, a few bytes apart, differed by 9 %."""
+ERROR = {"nearest": 0.04, "balanced": 0.15}
+"""Error of the outputs: half a per cent of the bytes is worth 2 to 3 % of it."""
 RATIOS = (6, 10)
+NETWORKS = 6
 
 
-def network() -> nn.Module:
+def network(seed: int) -> nn.Module:
     """Two convolutions and two matrices, heavy-tailed, rows of unequal scale, as trained ones are: 47,000 weights."""
     module = nn.Sequential(
         nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU(), nn.Flatten(),
         nn.Linear(256, 96), nn.ReLU(), nn.Linear(96, 10),
     )  # fmt: skip
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for tensor in module.state_dict().values():
         rows = tensor.shape[0], *(1,) * (tensor.ndim - 1)
         width = max(1, tensor[0].numel())
@@ -52,9 +53,9 @@ def images(seed: int, count: int) -> torch.Tensor:
     return torch.from_numpy(sum(noise[:, :, i : i + 8, j : j + 8] for i in range(3) for j in range(3)) / 3)
 
 
-def error(module: nn.Module, path: Path) -> float:
+def error(seed: int, path: Path) -> float:
     """Mean squared error of the outputs over their power, on images that nobody learned from."""
-    other, x = network(), images(2, 256)
+    module, other, x = network(seed), network(seed), images(2, 256)
     tersor.load_into(other, path)
     with torch.inference_mode():
         wanted, found = module(x), other(x)
@@ -62,18 +63,22 @@ def error(module: nn.Module, path: Path) -> float:
 
 
 def measure(folder: Path) -> dict[str, dict[str, float]]:
-    """Every figure: bytes of the file, and the error of its outputs."""
-    module, found = network(), dict[str, dict[str, float]]()
+    """Every figure: mean bytes of the files, and the geometric mean of the errors of their outputs."""
+    found = dict[str, dict[str, float]]()
     ways: dict[str, dict[str, Any]] = {
         "nearest": {},
         "balanced": {"recipe": "balanced", "calibration": images(1, 128)},
     }
     for way, options in ways.items():
         for ratio in RATIOS:
-            path = folder / f"{way}-{ratio}.tsr"
-            report = tersor.compress(module, path, ratio=ratio, workers=1, **options)
-            found[f"{way} {ratio}x"] = {"bytes": report.file_bytes, "error": error(module, path)}
-    report = tersor.compress(module, folder / "whole.tsr", lossless=True, workers=1)
+            sizes, errors = list[int](), list[float]()
+            for seed in range(NETWORKS):
+                path = folder / f"{way}-{ratio}-{seed}.tsr"
+                report = tersor.compress(network(seed), path, ratio=ratio, workers=1, **options)
+                sizes.append(report.file_bytes)
+                errors.append(error(seed, path))
+            found[f"{way} {ratio}x"] = {"bytes": float(np.mean(sizes)), "error": float(np.exp(np.log(errors).mean()))}
+    report = tersor.compress(network(0), folder / "whole.tsr", lossless=True, workers=1)
     return found | {"lossless": {"bytes": report.file_bytes}}
 
 
