@@ -29,6 +29,8 @@ yet what was learned of clothes gains less.",
 by half from one version to the next. With 256 other stamps among the inputs they lose 0.10 at 3 bits instead of 0.33, \
 and photos 0.020 instead of 0.011. At 2 bits photos lose 0.064, where the version before feedback between rows lost \
 0.041 (docs/decisions/0028).",
+    "efficientnet_lite1": "Stamps lose 21 to 32 times what photos do, as of EfficientNet-Lite0: less than by nearest \
+at every size. Not run: 1.25 bits, both domains.",
     "mobilenet_fashion": "On digits and photos it loses 3 to 6 times as much as on clothes, a fiftieth of what nearest \
 loses there at 3 bits.",
     "language": "Rows of balanced were made before rows fed their errors to each other (docs/decisions/0028).",

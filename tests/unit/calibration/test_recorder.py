@@ -86,4 +86,4 @@ def test_packed_sequences_run_unrecorded() -> None:
 
     found = collect(open_model(Packed()), [randn(7, 2, 4)])
     assert set(found) == {"out.weight"}
-    assert [note.split(":")[0] for note in found.notes] == ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
+    assert [note.split(":")[0] for note in found.notes] == ["rnn.weight_ih_l0", "rnn.weight_hh_l0", "out.weight"]
