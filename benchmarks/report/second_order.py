@@ -29,8 +29,9 @@ yet what was learned of clothes gains less.",
 by half from one version to the next. With 256 other stamps among the inputs they lose 0.10 at 3 bits instead of 0.33, \
 and photos 0.020 instead of 0.011. At 2 bits photos lose 0.064, where the version before feedback between rows lost \
 0.041 (docs/decisions/0028).",
-    "efficientnet_lite1": "Stamps lose 21 to 32 times what photos do, as of EfficientNet-Lite0: less than by nearest \
-at every size. Not run: 1.25 bits, both domains.",
+    "efficientnet_lite1": "NNCodec's files are undercut by 36 % where least is lost, by 48 % at the next point. Stamps \
+lose 15 to 32 times what photos do, as of EfficientNet-Lite0: less than by nearest at every size. Not run: 1.25 bits, \
+both domains.",
     "mobilenet_fashion": "On digits and photos it loses 3 to 6 times as much as on clothes, a fiftieth of what nearest \
 loses there at 3 bits.",
     "language": "Rows of balanced were made before rows fed their errors to each other (docs/decisions/0028).",
@@ -41,7 +42,8 @@ table of 30,522 tokens of which samples show few: less precision for the others 
 prose (docs/decisions/0012). On prose it loses 2.5 to 2.8 times as much as on docstrings, nearest 1.1 times: less than \
 nearest all the same.",
     "crnn": "Light letters lose 0.8 to 2.8 times what the 16 held-out lines of dark ones do, so few that they differ \
-by half from the 120 lines that are evaluated: at 3 bits 0.0018 and 0.0051, light letters 0.0049.",
+by half from the 120 lines that are evaluated: at 3 bits 0.0018 and 0.0051, light letters 0.0049. With 96 light lines \
+among the inputs 0.0026 and 0.0036, and 0.0057.",
     "crepe_full": "Run at 3 bits, and balanced at 2, before parts had covariances of their own, and rows fed their \
 errors to each other (docs/decisions/0027 and 0028). Beside NNCodec see its quality against bytes.",
     "crepe_tiny": "At fine steps it misses 40 % below NNCodec. A tenth of the error may come of positions that matter \
