@@ -46,9 +46,10 @@ by half from the 120 lines that are evaluated: at 3 bits 0.0018 and 0.0051, ligh
 among the inputs 0.0026 and 0.0036, and 0.0057.",
     "crepe_full": "Run at 3 bits, and balanced at 2, before parts had covariances of their own, and rows fed their \
 errors to each other (docs/decisions/0027 and 0028). Beside NNCodec see its quality against bytes.",
-    "crepe_tiny": "It misses 40 % below NNCodec at all steps: 29 to 31 %, with the trellis 31 to 33 %. A tenth of \
-the error may come of positions that matter unequally (docs/decisions/0019); the rest is not known. Small tensors are not it, at most 2 % of the file, and its \
-360 outputs, each a probability, have nothing in common that rows could make use of (0028).",
+    "crepe_tiny": "It misses 40 % below NNCodec at all steps: 29 to 31 %, with the trellis 31 to 33 %. A tenth of the \
+error may come of positions that matter unequally (docs/decisions/0019); the rest is not known. Small tensors are not \
+it, at most 2 % of the file, and its 360 outputs, each a probability, have nothing in common that rows could make use \
+of (0028).",
 }
 """Where goals are missed, and why as far as it is known."""
 WORTH = """The recipe with each of its ingredients left out, or other than it is. Where a row is the same in all \
